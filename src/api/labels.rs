@@ -1,0 +1,38 @@
+//! Names of the labels, annotations and finalizers that Wharf puts on objects.
+//! It must never hold a value that depends on an object: those are made by the builders.
+
+use std::collections::BTreeMap;
+
+/// Says which kind of software an object belongs to; always `registry` on the children of a Registry.
+pub const NAME: &str = "app.kubernetes.io/name";
+/// Says which Registry an object belongs to, by its name.
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
+/// Marks all that Wharf made. Every watch of children selects on it.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The value of [`MANAGED_BY`].
+pub const MANAGED_BY_WHARF: &str = "wharf";
+/// The selector for everything that Wharf made.
+pub const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=wharf";
+
+/// Annotation: SHA-256 of the intent that was last applied to this object, so that an unchanged intent is not sent again.
+pub const INTENT: &str = "wharf.dev/intent";
+/// Annotation on a pod template: SHA-256 of all files that the engine reads only at its start.
+pub const CONTENT: &str = "wharf.dev/content";
+/// Annotation on a claim: UID of the Registry that uses it. The claim has no owner reference, so this tells adoption from use.
+pub const REGISTRY_UID: &str = "wharf.dev/registry-uid";
+/// Annotation on a `ServiceAccount`: the pull secrets that Wharf attached to it, comma-separated.
+pub const PULL_SECRETS: &str = "wharf.dev/pull-secrets";
+/// Label on a `ServiceAccount` to which Wharf attached a pull secret, so that one watch finds them all.
+pub const HAS_PULL_SECRETS: &str = "wharf.dev/pull-secrets";
+
+/// Finalizer that a Registry carries only while its `storage.deletionPolicy` is `Delete`.
+pub const DELETE_STORAGE: &str = "wharf.dev/delete-storage";
+
+/// The labels of every child of the Registry named `instance`.
+#[must_use]
+pub fn of_registry(instance: &str) -> BTreeMap<String, String> {
+    [(NAME, "registry"), (INSTANCE, instance), (MANAGED_BY, MANAGED_BY_WHARF)]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}

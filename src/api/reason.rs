@@ -1,0 +1,80 @@
+//! Every reason that a condition or event of Wharf can carry. They are part of the API: each has a heading in
+//! docs/reasons.md, and a test keeps the two in step. A reason is never reused with another meaning.
+
+/// All is as the spec asks.
+pub const READY: &str = "Ready";
+/// Nobody has looked at the resource yet (schema default).
+pub const PENDING: &str = super::condition::PENDING;
+/// Children are being written, or what they need is being made.
+pub const PROGRESSING: &str = "Progressing";
+/// `spec.suspend` is true: the registry's pod is stopped on purpose.
+pub const SUSPENDED: &str = "Suspended";
+/// The resource is being deleted.
+pub const DELETING: &str = "Deleting";
+/// The stored object does not match its schema and cannot be read.
+pub const MALFORMED: &str = "Malformed";
+
+/// An object that Wharf would have to write exists and belongs to somebody else.
+pub const NAME_TAKEN: &str = "NameTaken";
+/// The API server refused a child for a reason that only a change of the spec or the cluster's policy can mend.
+pub const REFUSED: &str = "Refused";
+/// The API server could not be asked, or answered with a passing error; Wharf tries again.
+pub const RETRYING: &str = "Retrying";
+
+/// The claim is bound.
+pub const BOUND: &str = "Bound";
+/// The claim is not bound yet.
+pub const CLAIM_PENDING: &str = "ClaimPending";
+/// The claim asks for a storage class that does not exist.
+pub const STORAGE_CLASS_MISSING: &str = "StorageClassMissing";
+/// The claim names no storage class and the cluster has no default one.
+pub const NO_DEFAULT_STORAGE_CLASS: &str = "NoDefaultStorageClass";
+/// A claim of that name exists and is not this Registry's.
+pub const CLAIM_NOT_OURS: &str = "ClaimNotOurs";
+/// A claim left by an earlier Registry of this name is still mounted by another pod.
+pub const CLAIM_IN_USE: &str = "ClaimInUse";
+/// The claim is being deleted by somebody.
+pub const CLAIM_DELETING: &str = "ClaimDeleting";
+/// The volume behind the claim is lost.
+pub const CLAIM_LOST: &str = "ClaimLost";
+
+/// The registry's pod answers.
+pub const POD_READY: &str = "PodReady";
+/// The registry's pod is starting.
+pub const POD_STARTING: &str = "PodStarting";
+/// The registry's pod cannot start; the message says why.
+pub const POD_FAILING: &str = "PodFailing";
+
+/// The pull secret is in place at every named service account.
+pub const ATTACHED: &str = "Attached";
+/// A named service account does not exist.
+pub const SERVICE_ACCOUNT_MISSING: &str = "ServiceAccountMissing";
+
+/// Every node has its entry.
+pub const ALL_NODES: &str = "AllNodes";
+/// Some nodes have no entry yet, or report an exception.
+pub const SOME_NODES: &str = "SomeNodes";
+/// No node reports to Wharf: the agent is not running.
+pub const NO_AGENTS: &str = "NoAgents";
+
+/// Node: the runtime is configured as planned.
+pub const CONFIGURED: &str = "Configured";
+/// Node: some hosts of the plan are not in order; the exceptions say which.
+pub const EXCEPTIONS: &str = "Exceptions";
+/// Node: a file that Wharf did not write stands where the entry would go.
+pub const CONFLICT: &str = "Conflict";
+/// Node: this container runtime, or its version, is not supported.
+pub const UNSUPPORTED: &str = "Unsupported";
+/// Node: containerd has no `config_path`, so it reads no host files.
+pub const CONFIG_PATH_UNSET: &str = "ConfigPathUnset";
+/// Node: the runtime's configuration file cannot be read or understood.
+pub const CONFIGURATION_UNREADABLE: &str = "ConfigurationUnreadable";
+/// Node: a file could not be written or removed; the message has the cause.
+pub const WRITE_FAILED: &str = "WriteFailed";
+
+/// Event: the claim and its images were deleted because the deletion policy said so.
+pub const STORAGE_DELETED: &str = "StorageDeleted";
+/// Event: a claim of an earlier Registry of this name was taken over.
+pub const CLAIM_ADOPTED: &str = "ClaimAdopted";
+/// Event: the registry's certificate was issued.
+pub const CERTIFICATE_ISSUED: &str = "CertificateIssued";

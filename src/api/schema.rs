@@ -1,0 +1,54 @@
+//! The custom resource definitions as they are installed: what the derives give, and what they cannot express.
+//! It must never change the meaning of a field; only schema facts that Rust types lack are added here.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps,
+};
+use kube::CustomResourceExt;
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::json;
+
+use super::{NodeRuntime, Registry, condition};
+
+/// All custom resource definitions of this version, in the order of their names.
+#[must_use]
+pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
+    let mut definitions = vec![NodeRuntime::crd(), Registry::crd()];
+    for definition in &mut definitions {
+        for version in &mut definition.spec.versions {
+            if let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+                default_status(root);
+            }
+        }
+    }
+    definitions
+}
+
+/// Gives a resource that no controller has seen yet a condition `Ready=Unknown`. Tools that follow kstatus (Flux,
+/// `kubectl wait`, Argo CD) take an object without conditions for finished.
+fn default_status(root: &mut JSONSchemaProps) {
+    let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) else {
+        return;
+    };
+    status.default = Some(JSON(json!({
+        "conditions": [{
+            "type": condition::READY,
+            "status": "Unknown",
+            "reason": condition::PENDING,
+            "message": "Waiting for Wharf to look at this resource",
+            "lastTransitionTime": "1970-01-01T00:00:00Z",
+        }]
+    })));
+}
+
+/// A quantity that is a positive whole number of bytes, with or without a suffix.
+pub(super) fn positive_quantity(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 32,
+        "x-kubernetes-validations": [{
+            "rule": "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
+            "message": "must be a positive quantity of bytes, such as 20Gi",
+        }],
+    })
+}

@@ -1,0 +1,180 @@
+//! The node plan: which registry hosts every node's container runtime must know, as the operator writes it and the agent
+//! reads it. It is data and pure functions; it must never hold a client, and a plan must never change without its
+//! revision growing.
+//!
+//! The plan lies in config maps of a namespace of its own. An index names the shards by their content, so a reader that
+//! has read the index either gets exactly the shards it describes or finds one missing and reads the index again: a torn
+//! plan cannot be seen. Writers put new shards first, then the index, then remove shards that the index no longer names.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The name of the config map that holds the index.
+pub const INDEX_NAME: &str = "wharf-node-plan";
+/// The key of the index document in its config map.
+pub const INDEX_KEY: &str = "index.json";
+/// The key of the document in each shard's config map.
+pub const SHARD_KEY: &str = "hosts.json";
+/// How many hosts a shard holds on average, at most.
+pub const HOSTS_PER_SHARD: usize = 64;
+/// The version of the documents' form.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The index document.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Index {
+    /// [`FORMAT_VERSION`]; an agent refuses what it does not know.
+    pub version: u32,
+    /// Grows with every change of the plan. It never goes back, also when the index was lost: it starts from the clock.
+    pub revision: i64,
+    /// PEM certificates of the authorities that sign the registries' certificates.
+    pub authority: String,
+    /// The shards that make up this plan.
+    pub shards: Vec<ShardReference>,
+}
+
+/// Where one shard lies.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct ShardReference {
+    /// The config map's name, made from the digest.
+    pub name: String,
+    /// SHA-256 of the shard's document, in hexadecimal.
+    pub digest: String,
+}
+
+/// A shard's document.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Shard {
+    /// Entries by host.
+    pub hosts: BTreeMap<String, Entry>,
+}
+
+/// What a node must know of one registry host.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Entry {
+    /// The URL at which the node reaches the registry, such as `https://10.96.12.34`.
+    pub server: String,
+    /// The resource that asks for this entry.
+    pub owner: Owner,
+    /// The revision in which this entry last changed. A node that has carried out this revision has this entry.
+    pub since: i64,
+}
+
+/// The resource behind an entry.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Owner {
+    /// `Registry`.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+/// A whole plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The plan's revision.
+    pub revision: i64,
+    /// PEM certificates of the authorities.
+    pub authority: String,
+    /// Entries by host.
+    pub hosts: BTreeMap<String, Entry>,
+}
+
+/// An entry that a resource asks for, before it has a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// See [`Entry::server`].
+    pub server: String,
+    /// See [`Entry::owner`].
+    pub owner: Owner,
+}
+
+/// The plan that follows `previous`. It is `previous` itself when nothing changed; otherwise its revision is greater.
+///
+/// `now_seconds` (Unix time) is the floor of a new revision, so that a plan made after the index was lost is newer than
+/// anything that a node has seen.
+#[must_use]
+pub fn next(previous: &Plan, authority: &str, wanted: BTreeMap<String, Wanted>, now_seconds: i64) -> Plan {
+    let same_authority = previous.authority == authority;
+    let unchanged = |host: &String, entry: &Wanted| {
+        same_authority
+            && previous.hosts.get(host).is_some_and(|old| old.server == entry.server && old.owner == entry.owner)
+    };
+    if same_authority
+        && previous.revision > 0
+        && wanted.len() == previous.hosts.len()
+        && wanted.iter().all(|(host, entry)| unchanged(host, entry))
+    {
+        return previous.clone();
+    }
+    let revision = (previous.revision + 1).max(now_seconds);
+    let hosts = wanted
+        .into_iter()
+        .map(|(host, entry)| {
+            let since = if unchanged(&host, &entry) {
+                previous.hosts.get(&host).map_or(revision, |old| old.since)
+            } else {
+                revision
+            };
+            (host, Entry { server: entry.server, owner: entry.owner, since })
+        })
+        .collect();
+    Plan { revision, authority: authority.to_owned(), hosts }
+}
+
+/// The documents of a plan: the index, and each shard's document by the name of its config map.
+#[must_use]
+pub fn render(plan: &Plan) -> (Index, BTreeMap<String, String>) {
+    let count = plan.hosts.len().div_ceil(HOSTS_PER_SHARD).next_power_of_two();
+    let mut shards = vec![Shard::default(); count];
+    for (host, entry) in &plan.hosts {
+        let place =
+            Sha256::digest(host.as_bytes()).iter().fold(0, |rest, byte| (rest * 256 + usize::from(*byte)) % count);
+        if let Some(shard) = shards.get_mut(place) {
+            shard.hosts.insert(host.clone(), entry.clone());
+        }
+    }
+    let documents: BTreeMap<String, String> = shards
+        .iter()
+        .filter(|shard| !shard.hosts.is_empty())
+        .map(|shard| {
+            let document = serde_json::to_string(shard).unwrap_or_default();
+            (shard_name(&digest_of(&document)), document)
+        })
+        .collect();
+    let references = documents
+        .iter()
+        .map(|(name, document)| ShardReference { name: name.clone(), digest: digest_of(document) })
+        .collect();
+    let index = Index {
+        version: FORMAT_VERSION,
+        revision: plan.revision,
+        authority: plan.authority.clone(),
+        shards: references,
+    };
+    (index, documents)
+}
+
+/// SHA-256 of a document, in hexadecimal.
+#[must_use]
+pub fn digest_of(document: &str) -> String {
+    use std::fmt::Write as _;
+    Sha256::digest(document.as_bytes()).iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn shard_name(digest: &str) -> String {
+    format!("{INDEX_NAME}-{}", digest.get(..16).unwrap_or(digest))
+}
+
+#[cfg(test)]
+mod tests;

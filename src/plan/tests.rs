@@ -1,0 +1,78 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn wanted(servers: &[(&str, &str)]) -> BTreeMap<String, Wanted> {
+    servers
+        .iter()
+        .map(|(host, server)| {
+            let owner = Owner {
+                kind: "Registry".into(),
+                namespace: "platform".into(),
+                name: (*host).into(),
+                uid: format!("uid-of-{host}"),
+            };
+            ((*host).to_owned(), Wanted { server: (*server).into(), owner })
+        })
+        .collect()
+}
+
+#[test]
+fn a_first_plan_starts_from_the_clock() {
+    let plan = next(&Plan::default(), "ca", wanted(&[("a", "https://1")]), 1_000);
+    assert_eq!(plan.revision, 1_000);
+    assert_eq!(plan.hosts["a"].since, 1_000);
+}
+
+#[test]
+fn an_empty_first_plan_has_a_revision_too() {
+    assert_eq!(next(&Plan::default(), "", BTreeMap::new(), 7).revision, 7);
+}
+
+#[test]
+fn an_unchanged_plan_is_the_same_plan() {
+    let first = next(&Plan::default(), "ca", wanted(&[("a", "https://1")]), 1_000);
+    assert_eq!(next(&first, "ca", wanted(&[("a", "https://1")]), 2_000), first);
+}
+
+#[test]
+fn only_the_changed_entry_becomes_newer() {
+    let first = next(&Plan::default(), "ca", wanted(&[("a", "https://1"), ("b", "https://2")]), 1_000);
+    let second = next(&first, "ca", wanted(&[("a", "https://1"), ("b", "https://3")]), 900);
+    assert_eq!(second.revision, 1_001);
+    assert_eq!(second.hosts["a"].since, 1_000);
+    assert_eq!(second.hosts["b"].since, 1_001);
+}
+
+#[test]
+fn a_removed_host_makes_a_new_revision_and_leaves_the_others() {
+    let first = next(&Plan::default(), "ca", wanted(&[("a", "https://1"), ("b", "https://2")]), 1_000);
+    let second = next(&first, "ca", wanted(&[("a", "https://1")]), 1_000);
+    assert_eq!(second.revision, 1_001);
+    assert_eq!(second.hosts["a"].since, 1_000);
+    assert!(!second.hosts.contains_key("b"));
+}
+
+#[test]
+fn a_new_authority_makes_every_entry_newer() {
+    let first = next(&Plan::default(), "ca", wanted(&[("a", "https://1")]), 1_000);
+    assert_eq!(next(&first, "other", wanted(&[("a", "https://1")]), 1_000).hosts["a"].since, 1_001);
+}
+
+#[test]
+fn shards_stay_small_and_hold_every_host_once() {
+    let names: Vec<String> = (0..300).map(|number| format!("team-{number}.platform.svc")).collect();
+    let pairs: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "https://10.96.0.1")).collect();
+    let plan = next(&Plan::default(), "ca", wanted(&pairs), 1);
+    let (index, documents) = render(&plan);
+    assert_eq!(index.shards.len(), 8);
+    let mut found = 0;
+    for reference in &index.shards {
+        let document = &documents[&reference.name];
+        assert_eq!(digest_of(document), reference.digest);
+        let shard: Shard = serde_json::from_str(document).unwrap();
+        assert!(shard.hosts.len() <= HOSTS_PER_SHARD, "{}", shard.hosts.len());
+        found += shard.hosts.len();
+    }
+    assert_eq!(found, 300);
+}
