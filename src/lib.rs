@@ -6,5 +6,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod operator;
 pub mod plan;
+mod quantity;
 pub mod telemetry;

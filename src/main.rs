@@ -1,2 +1,76 @@
 //! The `wharf` program: it parses its arguments and starts what they ask for, nothing else.
-fn main() {}
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use wharf::{agent, api, operator, telemetry};
+
+/// Image registries and pull-through mirrors for a Kubernetes cluster.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// How log lines are written.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log_format: telemetry::LogFormat,
+    /// What is logged: a level, or directives such as `wharf=debug,kube=warn`.
+    #[arg(long, global = true, default_value = "info")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Reconcile Wharf's resources (runs in the cluster).
+    Operator(operator::Options),
+    /// Make this node's container runtime follow the node plan (runs on every node).
+    Agent(agent::Options),
+    /// Print the custom resource definitions as YAML, or write one file each.
+    Crds {
+        /// A folder for the files; without it, all are printed.
+        #[arg(long)]
+        write_to: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match start(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The log may not be running yet, and a person may be reading.
+            eprintln!("wharf: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    if let Command::Crds { write_to } = arguments.command {
+        return print_definitions(write_to);
+    }
+    telemetry::start_logging(arguments.log_format, &arguments.log)?;
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| "another TLS provider is installed already")?;
+    // The processes wait far more than they compute; one thread keeps their memory small.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match arguments.command {
+        Command::Operator(options) => runtime.block_on(operator::run(options))?,
+        Command::Agent(options) => runtime.block_on(agent::run(options))?,
+        Command::Crds { .. } => {}
+    }
+    Ok(())
+}
+
+fn print_definitions(folder: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
+    for (name, yaml) in api::definition_files()? {
+        match &folder {
+            Some(folder) => std::fs::write(folder.join(name), yaml)?,
+            None => write!(std::io::stdout(), "---\n{yaml}")?,
+        }
+    }
+    Ok(())
+}

@@ -10,7 +10,7 @@ mod schema;
 
 pub use node_runtime::{NodeRuntime, NodeRuntimeStatus};
 pub use registry::{Registry, RegistrySpec, RegistryStatus};
-pub use schema::custom_resource_definitions;
+pub use schema::{custom_resource_definitions, definition_files};
 
 /// The API group of every Wharf resource.
 pub const GROUP: &str = "wharf.dev";

@@ -24,6 +24,22 @@ pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
     definitions
 }
 
+/// The definitions as YAML files, by file name.
+///
+/// # Errors
+/// When a definition cannot be written as YAML, which only a defect of a schema can cause.
+pub fn definition_files() -> Result<Vec<(String, String)>, Box<dyn std::error::Error>> {
+    custom_resource_definitions()
+        .iter()
+        .map(|definition| {
+            let name = definition.metadata.name.clone().unwrap_or_default();
+            // By way of JSON, so that keys are sorted and the file only changes where the schema does.
+            let yaml = serde_saphyr::to_string(&serde_json::to_value(definition)?)?;
+            Ok((format!("{name}.yaml"), yaml))
+        })
+        .collect()
+}
+
 /// Gives a resource that no controller has seen yet a condition `Ready=Unknown`. Tools that follow kstatus (Flux,
 /// `kubectl wait`, Argo CD) take an object without conditions for finished.
 fn default_status(root: &mut JSONSchemaProps) {

@@ -1,0 +1,54 @@
+//! Decides whether an object already is as intended, so that a pass after convergence writes nothing.
+//! It must never compare times, and never look at fields that Wharf has no opinion on.
+//!
+//! An object is as intended when two things hold. Its annotation carries the hash of the intent: so the intent did not
+//! change, and no field was dropped from it. And every field of the intent stands in the object: so nobody else changed
+//! one. Server-side apply itself is not always a no-op (kubernetes/kubernetes#124605), hence the comparison here.
+
+use serde_json::{Map, Value};
+
+use crate::api::labels;
+use crate::{plan, quantity};
+
+/// The manifest with the annotation that names its own content.
+pub(super) fn annotated(mut manifest: Value) -> Value {
+    let digest = plan::digest_of(&manifest.to_string());
+    let metadata = manifest.get_mut("metadata").and_then(Value::as_object_mut);
+    if let Some(metadata) = metadata
+        && let Value::Object(annotations) = metadata.entry("annotations").or_insert_with(|| Value::Object(Map::new()))
+    {
+        annotations.insert(labels::INTENT.to_owned(), Value::String(digest));
+    }
+    manifest
+}
+
+/// Whether the live object has every field of the manifest.
+pub(super) fn satisfied(manifest: &Value, live: &Value) -> bool {
+    contains(live, manifest, false)
+}
+
+/// `quantities` is true below a field whose leaves the API server rewrites in its own notation.
+fn contains(live: &Value, wanted: &Value, quantities: bool) -> bool {
+    match (live, wanted) {
+        (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(key, value)| {
+            let quantities = quantities || matches!(key.as_str(), "requests" | "limits" | "sizeLimit");
+            live.get(key).is_some_and(|found| contains(found, value, quantities))
+        }),
+        (Value::Array(live), Value::Array(wanted)) => list_contains(live, wanted, quantities),
+        (Value::String(live), Value::String(wanted)) if quantities => quantity::equal(live, wanted),
+        _ => live == wanted,
+    }
+}
+
+/// Server-side apply merges lists of named elements and leaves other writers' elements alone, so only ours are compared.
+/// Other lists are compared in order and length; the API server keeps the order in which an applier sends them.
+fn list_contains(live: &[Value], wanted: &[Value], quantities: bool) -> bool {
+    if wanted.iter().all(|value| value.get("name").is_some()) {
+        return wanted.iter().all(|value| {
+            live.iter()
+                .find(|found| found.get("name") == value.get("name"))
+                .is_some_and(|found| contains(found, value, quantities))
+        });
+    }
+    live.len() == wanted.len() && live.iter().zip(wanted).all(|(found, value)| contains(found, value, quantities))
+}

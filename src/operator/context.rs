@@ -1,0 +1,40 @@
+//! What every controller of the operator shares. Values and handles; no logic.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::Client;
+use kube::runtime::events::Recorder;
+use tokio::sync::watch;
+
+use super::apply::Applier;
+use super::backoff::Backoff;
+use super::certificate::KeyedCertificate;
+use super::metrics::Metrics;
+use super::settings::Settings;
+use super::view::View;
+use crate::plan::Plan;
+
+/// What every controller shares.
+pub struct Context {
+    /// The client.
+    pub client: Client,
+    /// The caches.
+    pub view: View,
+    /// The administrator's settings.
+    pub settings: Settings,
+    /// The authority that signs certificates.
+    pub authority: KeyedCertificate,
+    /// The engine that writes children of Registries.
+    pub applier: Applier,
+    /// The node plan last written.
+    pub plan: watch::Receiver<Arc<Plan>>,
+    /// Writes events.
+    pub recorder: Recorder,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// Failures in a row, by object.
+    pub backoff: Backoff,
+    /// The clock.
+    pub clock: fn() -> Timestamp,
+}

@@ -1,0 +1,184 @@
+//! The operator: it turns Registries into workloads and the node plan. Only its wiring is here: client, lease, health,
+//! caches, controllers, and the order in which they stop. It must never be needed by what it made: registries serve and
+//! nodes pull while no operator runs.
+
+pub mod apply;
+pub mod authority;
+pub mod backoff;
+pub mod call;
+pub mod certificate;
+pub mod context;
+mod controllers;
+pub mod metrics;
+pub mod node_plan;
+pub mod node_runtimes;
+mod pending;
+pub mod pull_secret;
+pub mod registry;
+pub mod settings;
+pub mod view;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use k8s_controller::LeaderElection;
+use kube::api::{Api, ListParams};
+use kube::{Client, Config};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use self::controllers::Controllers;
+use self::metrics::Metrics;
+use self::settings::Settings;
+use crate::api::{NodeRuntime, Registry};
+use crate::telemetry::{Health, MetricsRegistry, server, shutdown_on_signal};
+
+/// The name of the lease that the leader holds.
+const LEASE: &str = "wharf-operator";
+/// How long running passes may take to end after a signal; less than the pod's grace period.
+const GRACE: Duration = Duration::from_secs(20);
+/// How often to look for what the process waits for at its start.
+const START_RETRY: Duration = Duration::from_secs(2);
+
+/// Arguments of `wharf operator`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// The operator's own namespace: lease and authority live there.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub namespace: String,
+    /// A name that no other replica has; the pod's name.
+    #[arg(long, env = "POD_NAME")]
+    pub identity: String,
+    /// The namespace of the node plan.
+    #[arg(long, default_value = "wharf-nodes")]
+    pub plan_namespace: String,
+    /// The cluster's DNS domain.
+    #[arg(long, default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// The image of CNCF distribution.
+    #[arg(long, default_value = "docker.io/library/registry:3.1.2")]
+    pub distribution_image: String,
+    /// Address of the operational endpoint: /healthz, /readyz, /metrics.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+}
+
+/// The operator ended for a reason that it cannot mend by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Neither a kubeconfig nor a service account was found.
+    #[error("cannot find the cluster: {0}")]
+    Configuration(#[from] kube::config::InferConfigError),
+    /// The client could not be made.
+    #[error("cannot make a client for the cluster: {0}")]
+    Client(#[from] Box<kube::Error>),
+    /// The operational endpoint failed.
+    #[error(transparent)]
+    Endpoint(#[from] std::io::Error),
+    /// Another replica may lead now; nothing of this process may go on.
+    #[error("lost the lease {LEASE}: stopping, so that two operators never write at once")]
+    LeaseLost,
+    /// The controllers ended without being told to.
+    #[error("{0}")]
+    Controllers(#[from] controllers::ControllersError),
+}
+
+/// Runs the operator until SIGTERM.
+///
+/// # Errors
+/// When it cannot go on; the process should end and be started again.
+pub async fn run(options: Options) -> Result<(), Error> {
+    let shutdown = shutdown_on_signal()?;
+    let metrics = Metrics::default();
+    let mut registry = MetricsRegistry::default();
+    metrics.register(&mut registry);
+    let health = Health::default();
+    let definitions = health.gate("custom resource definitions");
+    let listener = server::bind(options.listen).await?;
+    let mut endpoint = tokio::spawn(server::serve(listener, health.clone(), registry, shutdown.clone()));
+
+    let client = client().await?;
+    let work = async {
+        tokio::select! {
+            () = wait_for_definitions(&client) => definitions.open(),
+            () = shutdown.cancelled() => return Ok(()),
+        }
+        lead(&options, client, &metrics, &health, &shutdown).await
+    };
+    tokio::select! {
+        result = work => result,
+        result = &mut endpoint => match result {
+            Ok(result) if shutdown.is_cancelled() => Ok(result?),
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(())) => Err(std::io::Error::other("the operational endpoint ended by itself").into()),
+            Err(error) => Err(std::io::Error::other(error).into()),
+        },
+    }
+}
+
+/// A client without retries of its own: each pass has its own bound, and the next pass tries again.
+async fn client() -> Result<Client, Error> {
+    let mut config = Config::infer().await?;
+    config.default_retry = false;
+    Client::try_from(config).map_err(|error| Error::Client(Box::new(error)))
+}
+
+/// Waits for the lease, then runs the controllers for as long as it is held.
+async fn lead(
+    options: &Options,
+    client: Client,
+    metrics: &Metrics,
+    health: &Health,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let election = LeaderElection::new(client.clone(), &options.namespace, LEASE, &options.identity);
+    let settings = Settings {
+        namespace: options.namespace.clone(),
+        plan_namespace: options.plan_namespace.clone(),
+        cluster_domain: options.cluster_domain.clone(),
+        distribution_image: options.distribution_image.clone(),
+    };
+    let leading = election.with_lease(async {
+        tracing::info!(identity = options.identity, "leading");
+        metrics.set_leader(true);
+        Controllers { client, settings, identity: options.identity.clone(), metrics: metrics.clone() }
+            .run(health, shutdown)
+            .await
+    });
+    let stop = async {
+        shutdown.cancelled().await;
+        // The controllers see the same signal and end by themselves; this is the bound.
+        sleep(GRACE).await;
+    };
+    let held = tokio::select! {
+        result = leading => Some(result),
+        () = stop => None,
+    };
+    metrics.set_leader(false);
+    match held {
+        Some(Some(result)) => Ok(result?),
+        Some(None) if !shutdown.is_cancelled() => Err(Error::LeaseLost),
+        Some(None) => Ok(()),
+        None => {
+            tracing::warn!("passes were still running {} s after the signal and are dropped", GRACE.as_secs());
+            let _ = timeout(Duration::from_secs(5), election.release()).await;
+            Ok(())
+        }
+    }
+}
+
+/// Without its resource definitions the operator can do nothing; restarting would not make them appear.
+async fn wait_for_definitions(client: &Client) {
+    let one = ListParams::default().limit(1);
+    loop {
+        let registries = Api::<Registry>::all(client.clone()).list_metadata(&one).await.map(|_| ());
+        let nodes = Api::<NodeRuntime>::all(client.clone()).list_metadata(&one).await.map(|_| ());
+        match registries.and(nodes) {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::warn!(%error, "cannot list Wharf's resources yet; install the chart wharf-crds, or check the API server");
+                sleep(START_RETRY).await;
+            }
+        }
+    }
+}

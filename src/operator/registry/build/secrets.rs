@@ -1,0 +1,51 @@
+//! The Secrets of a Registry: the credential, the pull secret made from it, and the server certificate.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::json;
+
+use super::Inputs;
+use crate::operator::certificate::KeyedCertificate;
+use crate::operator::registry::mint::{HTPASSWD_KEY, PASSWORD_KEY, USERNAME_KEY};
+
+pub(super) fn credentials(inputs: &Inputs<'_>) -> Secret {
+    let credential = &inputs.minted.credential;
+    let texts = [
+        (USERNAME_KEY, &credential.username),
+        (PASSWORD_KEY, &credential.password),
+        (HTPASSWD_KEY, &credential.htpasswd),
+    ];
+    secret(inputs, inputs.names.credentials(), "Opaque", &texts)
+}
+
+/// Kubernetes' own form of a pull secret (`kubernetes.io/dockerconfigjson`).
+pub(super) fn pull_secret(inputs: &Inputs<'_>) -> Secret {
+    let credential = &inputs.minted.credential;
+    let pair = format!("{}:{}", credential.username, credential.password);
+    let auth = base64::engine::general_purpose::STANDARD.encode(pair);
+    let document = json!({
+        "auths": {
+            inputs.names.address(): {
+                "username": credential.username,
+                "password": credential.password,
+                "auth": auth,
+            }
+        }
+    });
+    let texts = [(".dockerconfigjson", &document.to_string())];
+    secret(inputs, inputs.names.pull_secret(), "kubernetes.io/dockerconfigjson", &texts)
+}
+
+pub(super) fn certificate(inputs: &Inputs<'_>, leaf: &KeyedCertificate) -> Secret {
+    let texts = [("tls.crt", &leaf.certificate), ("tls.key", &leaf.key), ("ca.crt", &inputs.authority.certificate)];
+    secret(inputs, inputs.names.certificate(), "kubernetes.io/tls", &texts)
+}
+
+fn secret(inputs: &Inputs<'_>, name: String, kind: &str, texts: &[(&str, &String)]) -> Secret {
+    let data: BTreeMap<String, ByteString> =
+        texts.iter().map(|(key, text)| ((*key).to_owned(), ByteString(text.as_bytes().to_vec()))).collect();
+    Secret { metadata: inputs.owned(name), type_: Some(kind.to_owned()), data: Some(data), ..Secret::default() }
+}

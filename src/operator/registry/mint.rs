@@ -1,0 +1,155 @@
+//! Makes the secrets of a Registry: its credential and its certificate. The only stage with randomness.
+//! What exists and is whole is kept: a credential is made once, a certificate again only for a stated reason.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Secret, Service};
+
+use super::names::Names;
+use super::observe::{Found, Observed};
+use crate::operator::certificate::{CertificateError, KeyedCertificate, issue, reissue_reason};
+use crate::operator::settings::Settings;
+
+/// The one user of a Registry until tokens come.
+pub const USERNAME: &str = "wharf";
+/// Keys of the Secret with the credential.
+pub const USERNAME_KEY: &str = "username";
+/// See [`USERNAME_KEY`].
+pub const PASSWORD_KEY: &str = "password";
+/// See [`USERNAME_KEY`]: the line that the engine reads.
+pub const HTPASSWD_KEY: &str = "htpasswd";
+
+/// The engine checks the hash at each request. The password has 256 random bits, which no number of guesses finds, so the
+/// cheapest hash that bcrypt allows is as safe as a slow one.
+const BCRYPT_COST: u32 = 4;
+
+/// A user and password, and the line of the engine's file of users.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// The user's name.
+    pub username: String,
+    /// The password.
+    pub password: String,
+    /// `user:bcrypt-hash`.
+    pub htpasswd: String,
+}
+
+/// Never shows the password.
+impl fmt::Debug for Credential {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Credential").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// The secrets of a Registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Minted {
+    /// The credential.
+    pub credential: Credential,
+    /// The server certificate; `None` until the Service has an address.
+    pub leaf: Option<KeyedCertificate>,
+    /// Why the certificate was made in this pass.
+    pub issued_because: Option<&'static str>,
+}
+
+/// A secret could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    /// The certificate library refused.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The password could not be hashed.
+    #[error("cannot hash the generated password: {0}")]
+    Hash(#[from] bcrypt::BcryptError),
+}
+
+/// Takes what is stored and makes what is missing.
+///
+/// # Errors
+/// When a secret cannot be made.
+pub fn mint(
+    names: &Names,
+    settings: &Settings,
+    observed: &Observed,
+    authority: &KeyedCertificate,
+    now: Timestamp,
+) -> Result<Minted, MintError> {
+    let credential = match stored_credential(&observed.credentials) {
+        Some(credential) => credential,
+        None => new_credential(&rand::random())?,
+    };
+    let addresses = service_addresses(&observed.service);
+    if addresses.is_empty() {
+        return Ok(Minted { credential, leaf: None, issued_because: None });
+    }
+    let subjects = certificate_names(names, &settings.cluster_domain, &addresses);
+    let stored = stored_leaf(&observed.certificate, authority);
+    let reason = match &stored {
+        Some(leaf) => reissue_reason(&leaf.certificate, &subjects, now),
+        None => Some("there is none by the current authority"),
+    };
+    let leaf = match (stored, reason) {
+        (Some(leaf), None) => leaf,
+        _ => issue(authority, &subjects, now)?,
+    };
+    Ok(Minted { credential, leaf: Some(leaf), issued_because: reason })
+}
+
+/// The cluster addresses of the Service; none before it exists.
+#[must_use]
+pub fn service_addresses(service: &Found<Service>) -> Vec<String> {
+    let spec = service.ours().and_then(|service| service.spec.as_ref());
+    let addresses = spec.and_then(|spec| spec.cluster_ips.clone()).unwrap_or_default();
+    addresses.into_iter().filter(|address| !address.is_empty() && address != "None").collect()
+}
+
+/// Every name under which a client inside the cluster, or one that forwards a port, may call the registry.
+#[must_use]
+pub fn certificate_names(names: &Names, cluster_domain: &str, addresses: &[String]) -> BTreeSet<String> {
+    let (registry, namespace) = (names.registry(), names.namespace());
+    let mut subjects: BTreeSet<String> = [
+        registry.to_owned(),
+        format!("{registry}.{namespace}"),
+        names.address(),
+        format!("{}.{cluster_domain}", names.address()),
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+    ]
+    .into();
+    subjects.extend(addresses.iter().cloned());
+    subjects
+}
+
+/// A stored credential counts only when it is whole; otherwise a new one is made.
+fn stored_credential(secret: &Found<Secret>) -> Option<Credential> {
+    let secret = secret.ours()?;
+    let credential = Credential {
+        username: text(secret, USERNAME_KEY)?,
+        password: text(secret, PASSWORD_KEY)?,
+        htpasswd: text(secret, HTPASSWD_KEY)?,
+    };
+    let whole =
+        !credential.password.is_empty() && credential.htpasswd.starts_with(&format!("{}:$2", credential.username));
+    whole.then_some(credential)
+}
+
+fn stored_leaf(secret: &Found<Secret>, authority: &KeyedCertificate) -> Option<KeyedCertificate> {
+    let secret = secret.ours()?;
+    let by_current_authority = text(secret, "ca.crt")? == authority.certificate;
+    let leaf = KeyedCertificate { certificate: text(secret, "tls.crt")?, key: text(secret, "tls.key")? };
+    (by_current_authority && !leaf.key.is_empty()).then_some(leaf)
+}
+
+fn new_credential(random: &[u8; 32]) -> Result<Credential, MintError> {
+    use base64::Engine as _;
+    let password = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random);
+    let hash = bcrypt::hash(&password, BCRYPT_COST)?;
+    Ok(Credential { username: USERNAME.to_owned(), htpasswd: format!("{USERNAME}:{hash}\n"), password })
+}
+
+fn text(secret: &Secret, key: &str) -> Option<String> {
+    String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
+}

@@ -1,0 +1,258 @@
+//! Brings one Registry to what its spec asks for: observe, validate, mint, build, apply, status.
+//! Nothing but `apply`, the pull secret patch, the status and the deletion policy writes, and no stage waits.
+//!
+//! | left by a crash | who moves it | what the next pass does |
+//! |---|---|---|
+//! | Service without the rest | this controller | reads its address, issues the certificate, goes on |
+//! | credential without pull secret | this controller | makes the pull secret from the stored credential |
+//! | certificate without Deployment | this controller | keeps the certificate, makes the Deployment |
+//! | finalizer, policy back to `Retain` | this controller | takes the finalizer off, keeps the claim |
+//! | finalizer, claim already deleted | this controller | takes the finalizer off |
+
+mod build;
+mod deletion;
+mod events;
+pub mod mint;
+pub mod names;
+pub mod observe;
+mod pods;
+mod status;
+mod validate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::error_boundary::InvalidObject;
+use kube::core::{ApiResource, DeserializeGuard};
+use kube::runtime::controller::Action;
+use serde_json::json;
+
+use self::build::Inputs;
+use self::names::Names;
+use self::observe::Observer;
+use self::validate::Problem;
+use super::apply::Desired;
+use super::call::{Action as Request, CallError, Class, Target, call};
+use super::context::Context;
+use super::metrics::PassOutcome;
+use super::pull_secret::{Attacher, Attachment};
+use crate::api::condition::{self, Finding, Status, conditions};
+use crate::api::registry::RegistryStatus;
+use crate::api::{Registry, reason};
+
+/// The field manager of a Registry's status.
+const STATUS_MANAGER: &str = "wharf/registry-status";
+/// How soon a pass looks again while something is missing that no watch tells of.
+const RECHECK: Duration = Duration::from_secs(15);
+/// How often a pass looks again when all is well, before jitter.
+const RESYNC: Duration = Duration::from_secs(600);
+
+/// A pass failed and is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// Requests failed; the first of them.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// A secret could not be made.
+    #[error(transparent)]
+    Mint(#[from] mint::MintError),
+}
+
+impl PassError {
+    /// Whether somebody changed an object meanwhile: no failure, only a reason to look again at once.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Call(error) if error.class() == Class::Conflict)
+    }
+}
+
+/// One pass over one Registry.
+///
+/// # Errors
+/// When a request failed; what could be done was done, and the status says so.
+pub async fn reconcile(guarded: Arc<DeserializeGuard<Registry>>, context: Arc<Context>) -> Result<Action, PassError> {
+    let pass = context.metrics.start_pass("registry");
+    let result = match &guarded.0 {
+        Ok(registry) => reconcile_readable(registry, &context).await,
+        Err(invalid) => report_malformed(invalid, &context).await,
+    };
+    match &result {
+        Ok(outcome) => pass.end(*outcome),
+        Err(error) if error.is_conflict() => pass.end(PassOutcome::Waiting),
+        Err(_) => pass.end(PassOutcome::Failed),
+    }
+    result.map(|outcome| match outcome {
+        PassOutcome::Completed => Action::requeue(RESYNC.mul_f64(rand::random_range(0.8..1.2))),
+        _ => Action::requeue(RECHECK.mul_f64(rand::random_range(0.8..1.2))),
+    })
+}
+
+async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<PassOutcome, PassError> {
+    let names = Names::new(registry.namespace().unwrap_or_default(), registry.name_any());
+    if registry.metadata.deletion_timestamp.is_some() {
+        deletion::finish(registry, &names, context).await?;
+        return Ok(PassOutcome::Completed);
+    }
+    let finalizer = deletion::keep_finalizer_in_step(registry, context).await;
+    let plan = context.plan.borrow().clone();
+    let looks = Observer { client: &context.client, view: &context.view, plan: &plan, metrics: &context.metrics };
+    let observed = match looks.observe(registry, &names).await {
+        Ok(observed) => observed,
+        Err(error) => {
+            let next = status::unobserved(registry, &error, (context.clock)());
+            write_status(registry, &next, context).await?;
+            return Err(error.into());
+        }
+    };
+
+    let mut problems = validate::obstacles(&names, &observed);
+    let mut failures: Vec<CallError> = finalizer.err().into_iter().collect();
+    if problems.is_empty() {
+        failures.extend(write_children(registry, &names, &observed, context).await?);
+    }
+    let attachments = attach_pull_secrets(registry, &names, &problems, context, &mut failures).await;
+    let class = registry.spec.storage.claim.storage_class_name.as_deref();
+    problems.extend(validate::storage_class_problem(class, &observed.storage_class));
+
+    let outcome = status::Outcome {
+        registry,
+        names: &names,
+        observed: &observed,
+        problems: &problems,
+        failures: &failures,
+        attachments: &attachments,
+    };
+    let next = status::next(&outcome, (context.clock)());
+    let result = pass_outcome(&next);
+    write_status(registry, &next, context).await?;
+    match failures.into_iter().next() {
+        Some(failure) => Err(failure.into()),
+        None => Ok(result),
+    }
+}
+
+/// Makes the secrets, builds the children and applies them. What failed comes back as a value: the status needs it.
+async fn write_children(
+    registry: &Registry,
+    names: &Names,
+    observed: &observe::Observed,
+    context: &Context,
+) -> Result<Vec<CallError>, PassError> {
+    let minted = mint::mint(names, &context.settings, observed, &context.authority, (context.clock)())?;
+    let inputs = Inputs {
+        registry,
+        names,
+        settings: &context.settings,
+        observed,
+        minted: &minted,
+        authority: &context.authority,
+    };
+    let desired: Desired = build::build(&inputs);
+    let mut report = context.applier.apply(&desired).await;
+    if report.is_complete() {
+        events::after_apply(registry, observed, &minted, context).await;
+        let pruned = context.applier.prune(registry, observed.inventory.clone(), &desired).await;
+        report.failures.extend(pruned.failures);
+    }
+    Ok(report.failures)
+}
+
+async fn attach_pull_secrets(
+    registry: &Registry,
+    names: &Names,
+    problems: &[Problem],
+    context: &Context,
+    failures: &mut Vec<CallError>,
+) -> Vec<Attachment> {
+    let mut attachments = Vec::new();
+    // A Secret of somebody else must not become the pull secret of every pod here.
+    if problems.iter().any(|problem| problem.condition == condition::PULL_SECRETS_READY) {
+        return attachments;
+    }
+    let attacher = Attacher { client: &context.client, view: &context.view, metrics: &context.metrics };
+    for account in &registry.spec.pull_secrets.service_accounts {
+        match attacher.attach(names.namespace(), account).await {
+            Ok(attachment) => attachments.push(attachment),
+            Err(error) => failures.push(error),
+        }
+    }
+    attachments
+}
+
+fn pass_outcome(status: &RegistryStatus) -> PassOutcome {
+    let is_true =
+        |kind: &str| condition::find(&status.conditions, kind).is_some_and(|condition| condition.status == "True");
+    let suspended =
+        condition::find(&status.conditions, condition::READY).is_some_and(|ready| ready.reason == reason::SUSPENDED);
+    if is_true(condition::READY) || suspended {
+        PassOutcome::Completed
+    } else if is_true(condition::STALLED) {
+        PassOutcome::Stalled
+    } else {
+        PassOutcome::Waiting
+    }
+}
+
+/// Writes the status when it differs, and tells of what a user would want to be told.
+async fn write_status(registry: &Registry, next: &RegistryStatus, context: &Context) -> Result<(), CallError> {
+    if registry.status.as_ref() == Some(next) {
+        return Ok(());
+    }
+    apply_status(&registry.metadata, &json!(next), context).await?;
+    events::on_transition(registry, next, context).await;
+    Ok(())
+}
+
+async fn apply_status(
+    metadata: &kube::api::ObjectMeta,
+    status: &serde_json::Value,
+    context: &Context,
+) -> Result<(), CallError> {
+    let name = metadata.name.clone().unwrap_or_default();
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let body = json!({
+        "apiVersion": "wharf.dev/v1alpha1",
+        "kind": "Registry",
+        // With the UID, a namesake made meanwhile is not given this one's status.
+        "metadata": {"name": name, "namespace": namespace, "uid": metadata.uid},
+        "status": status,
+    });
+    let api = Api::<DeserializeGuard<Registry>>::namespaced(context.client.clone(), &namespace);
+    let parameters = PatchParams::apply(STATUS_MANAGER).force();
+    let patch = Patch::Apply(&body);
+    let request = api.patch_status(&name, &parameters, &patch);
+    call(&context.metrics, Request::Apply, Target::new("status of Registry", namespace, &name), request).await?;
+    Ok(())
+}
+
+/// A stored object that this version cannot read stops only itself.
+async fn report_malformed(invalid: &InvalidObject, context: &Context) -> Result<PassOutcome, PassError> {
+    let message = format!(
+        "The stored object does not match the schema of this version of Wharf: {}. Correct it with kubectl edit; what runs \
+         goes on running",
+        invalid.error
+    );
+    let findings = vec![
+        Finding::new(condition::READY, Status::False, reason::MALFORMED, message.clone()),
+        Finding::new(condition::STALLED, Status::True, reason::MALFORMED, message),
+    ];
+    let name = invalid.metadata.name.clone().unwrap_or_default();
+    let namespace = invalid.metadata.namespace.clone().unwrap_or_default();
+    let resource = ApiResource::erase::<Registry>(&());
+    let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), &namespace, &resource);
+    let target = Target::new("Registry", namespace, &name);
+    let stored = call(&context.metrics, Request::Read, target, api.get(&name)).await?;
+    let old: Vec<Condition> = stored
+        .data
+        .pointer("/status/conditions")
+        .and_then(|list| serde_json::from_value(list.clone()).ok())
+        .unwrap_or_default();
+    let next = conditions(&old, findings, invalid.metadata.generation, (context.clock)());
+    if next != old {
+        apply_status(&invalid.metadata, &json!({ "conditions": next }), context).await?;
+    }
+    Ok(PassOutcome::Stalled)
+}

@@ -1,0 +1,292 @@
+//! Derives a Registry's status from what was observed and done. Pure: the time is an argument.
+//! It must never turn "could not look" into "all is well".
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::names::Names;
+use super::observe::{FoundClaim, Observed};
+use super::pods;
+use super::validate::Problem;
+use crate::api::condition::{self, Finding, Status, conditions};
+use crate::api::registry::{ConfigMapReference, NodeCounts, RegistryStatus};
+use crate::api::{NodeRuntimeStatus, Registry, reason};
+use crate::operator::call::{CallError, Class};
+use crate::operator::pull_secret::Attachment;
+
+/// How many nodes a message names.
+const NAMED_NODES: usize = 3;
+
+/// What a pass found and did.
+pub struct Outcome<'a> {
+    /// The Registry as read.
+    pub registry: &'a Registry,
+    /// Its children's names.
+    pub names: &'a Names,
+    /// What was observed before anything was written.
+    pub observed: &'a Observed,
+    /// What stands in the way.
+    pub problems: &'a [Problem],
+    /// Requests that failed.
+    pub failures: &'a [CallError],
+    /// The service accounts that should use the pull secret.
+    pub attachments: &'a [Attachment],
+}
+
+/// The status after a pass.
+#[must_use]
+pub fn next(outcome: &Outcome<'_>, now: Timestamp) -> RegistryStatus {
+    let old: &[Condition] = outcome.registry.status.as_ref().map_or(&[], |status| &status.conditions);
+    let parts = [storage(outcome), available(outcome), pull_secrets(outcome)];
+    let mut findings = overall(outcome.names, outcome.registry.spec.suspend, &parts);
+    let (counts, nodes) = nodes(outcome.observed);
+    findings.extend(parts);
+    findings.push(nodes);
+    RegistryStatus {
+        observed_generation: outcome.registry.metadata.generation,
+        address: Some(outcome.names.address()),
+        ca_config_map_ref: Some(ConfigMapReference { name: outcome.names.authority() }),
+        nodes: Some(counts),
+        conditions: conditions(old, findings, outcome.registry.metadata.generation, now),
+    }
+}
+
+/// The status when the cluster could not be looked at: what was known stays, but readiness is unknown.
+#[must_use]
+pub fn unobserved(registry: &Registry, error: &CallError, now: Timestamp) -> RegistryStatus {
+    let mut status = registry.status.clone().unwrap_or_default();
+    let finding = Finding::new(condition::READY, Status::Unknown, reason::RETRYING, error.to_string());
+    let generation = registry.metadata.generation;
+    let fresh = conditions(&status.conditions, vec![finding], generation, now);
+    status.conditions.retain(|old| old.type_ != condition::READY);
+    status.conditions.splice(0..0, fresh);
+    status
+}
+
+/// Reasons that only a person can mend.
+fn is_stalled(reason: &str) -> bool {
+    matches!(
+        reason,
+        reason::NAME_TAKEN
+            | reason::REFUSED
+            | reason::CLAIM_NOT_OURS
+            | reason::CLAIM_LOST
+            | reason::STORAGE_CLASS_MISSING
+            | reason::NO_DEFAULT_STORAGE_CLASS
+    )
+}
+
+fn overall(names: &Names, suspended: bool, parts: &[Finding]) -> Vec<Finding> {
+    let stalled = parts.iter().find(|part| part.status != Status::True && is_stalled(part.reason));
+    if let Some(part) = stalled {
+        return vec![
+            Finding::new(condition::READY, Status::False, part.reason, part.message.clone()),
+            Finding::new(condition::STALLED, Status::True, part.reason, part.message.clone()),
+        ];
+    }
+    if suspended {
+        let message = "spec.suspend is true: the registry's pod is stopped, its images are kept";
+        return vec![Finding::new(condition::READY, Status::False, reason::SUSPENDED, message)];
+    }
+    match parts.iter().find(|part| part.status != Status::True) {
+        None => {
+            let message = format!("Serving images at {}", names.address());
+            vec![Finding::new(condition::READY, Status::True, reason::READY, message)]
+        }
+        Some(part) => vec![
+            Finding::new(condition::READY, Status::False, part.reason, part.message.clone()),
+            Finding::new(condition::RECONCILING, Status::True, part.reason, part.message.clone()),
+        ],
+    }
+}
+
+fn storage(outcome: &Outcome<'_>) -> Finding {
+    let kind = condition::STORAGE_READY;
+    if let Some(finding) = hindrance(outcome, kind, &["PersistentVolumeClaim"]) {
+        return finding;
+    }
+    let name = outcome.names.claim();
+    let FoundClaim::Ours(claim) = &outcome.observed.claim else {
+        return Finding::new(
+            kind,
+            Status::False,
+            reason::PROGRESSING,
+            format!("PersistentVolumeClaim {name} is being made"),
+        );
+    };
+    match claim.status.as_ref().and_then(|status| status.phase.as_deref()) {
+        Some("Bound") => {
+            let capacity = claim
+                .status
+                .as_ref()
+                .and_then(|status| status.capacity.as_ref()?.get("storage"))
+                .map_or_else(String::new, |size| format!(" with {}", size.0));
+            Finding::new(kind, Status::True, reason::BOUND, format!("PersistentVolumeClaim {name} is bound{capacity}"))
+        }
+        Some("Lost") => Finding::new(
+            kind,
+            Status::False,
+            reason::CLAIM_LOST,
+            format!(
+                "PersistentVolumeClaim {name} has lost its volume. Restore the PersistentVolume, or delete the claim to begin with an empty one"
+            ),
+        ),
+        _ => Finding::new(
+            kind,
+            Status::False,
+            reason::CLAIM_PENDING,
+            format!("PersistentVolumeClaim {name} is not bound yet: kubectl describe pvc {name}"),
+        ),
+    }
+}
+
+fn available(outcome: &Outcome<'_>) -> Finding {
+    let kind = condition::AVAILABLE;
+    let kinds = ["Service", "Deployment", "ConfigMap", "Secret", "ServiceAccount"];
+    if let Some(finding) = hindrance(outcome, kind, &kinds) {
+        return finding;
+    }
+    if outcome.registry.spec.suspend {
+        return Finding::new(
+            kind,
+            Status::False,
+            reason::SUSPENDED,
+            "spec.suspend is true: the registry's pod is stopped",
+        );
+    }
+    let Some(deployment) = outcome.observed.deployment.ours() else {
+        return Finding::new(kind, Status::False, reason::PROGRESSING, "The registry's objects are being made");
+    };
+    if is_available(deployment) {
+        return Finding::new(kind, Status::True, reason::POD_READY, "The registry's pod answers");
+    }
+    let (reason, message) = pods::diagnosis(&outcome.observed.pods);
+    Finding::new(kind, Status::False, reason, message)
+}
+
+fn is_available(deployment: &Deployment) -> bool {
+    let Some(status) = deployment.status.as_ref() else {
+        return false;
+    };
+    // An available pod of the old template says nothing of the new one.
+    status.observed_generation >= deployment.metadata.generation
+        && status.available_replicas.unwrap_or(0) > 0
+        && status.updated_replicas.unwrap_or(0) > 0
+}
+
+fn pull_secrets(outcome: &Outcome<'_>) -> Finding {
+    let kind = condition::PULL_SECRETS_READY;
+    if let Some(finding) = hindrance(outcome, kind, &[]) {
+        return finding;
+    }
+    let secret = outcome.names.pull_secret();
+    if outcome.observed.pull_secret.ours().is_none() {
+        return Finding::new(kind, Status::False, reason::PROGRESSING, format!("Secret {secret} is being made"));
+    }
+    let missing: Vec<&str> = outcome
+        .attachments
+        .iter()
+        .filter_map(|attachment| match attachment {
+            Attachment::Missing(name) => Some(name.as_str()),
+            Attachment::Attached => None,
+        })
+        .collect();
+    if !missing.is_empty() {
+        return Finding::new(
+            kind,
+            Status::False,
+            reason::SERVICE_ACCOUNT_MISSING,
+            format!(
+                "ServiceAccount {} of spec.pullSecrets.serviceAccounts does not exist; Secret {secret} is attached when it does",
+                missing.join(", ")
+            ),
+        );
+    }
+    let message = match outcome.attachments.len() {
+        0 => format!("Secret {secret} exists; no service account is to use it"),
+        1 => format!("1 service account uses Secret {secret}"),
+        count => format!("{count} service accounts use Secret {secret}"),
+    };
+    Finding::new(kind, Status::True, reason::ATTACHED, message)
+}
+
+/// A problem or a failed request that concerns a condition.
+fn hindrance(outcome: &Outcome<'_>, kind: &'static str, kinds: &[&str]) -> Option<Finding> {
+    if let Some(problem) = outcome.problems.iter().find(|problem| problem.condition == kind) {
+        return Some(Finding::new(kind, Status::False, problem.reason, problem.message.clone()));
+    }
+    let pull_secret = outcome.names.pull_secret();
+    let failure = outcome.failures.iter().find(|failure| {
+        let of_pull_secrets = failure.target.name == pull_secret || !is_child(outcome.names, failure);
+        if kind == condition::PULL_SECRETS_READY {
+            of_pull_secrets
+        } else {
+            !of_pull_secrets && kinds.contains(&failure.target.kind.as_str())
+        }
+    })?;
+    let reason = match failure.class() {
+        Class::Refused => reason::REFUSED,
+        Class::Conflict | Class::Retry => reason::RETRYING,
+    };
+    Some(Finding::new(kind, Status::False, reason, failure.to_string()))
+}
+
+/// Service accounts that only use the pull secret are not children.
+fn is_child(names: &Names, failure: &CallError) -> bool {
+    failure.target.kind != "ServiceAccount" || failure.target.name == names.service_account()
+}
+
+fn nodes(observed: &Observed) -> (NodeCounts, Finding) {
+    let kind = condition::NODES_CONFIGURED;
+    let total = observed.nodes.len();
+    let mut unable: Vec<String> = Vec::new();
+    if let Some(since) = observed.planned_since {
+        let host = observed.host.as_str();
+        unable = observed.nodes.iter().filter_map(|(node, status)| inability(node, status, host, since)).collect();
+    }
+    let able = if observed.planned_since.is_some() { total - unable.len() } else { 0 };
+    let counts = NodeCounts { able: count(able), total: count(total), summary: format!("{able}/{total}") };
+    let finding = if total == 0 {
+        Finding::new(
+            kind,
+            Status::Unknown,
+            reason::NO_AGENTS,
+            "No node reports to Wharf; without the agent, nodes cannot pull from this registry by its address",
+        )
+    } else if observed.planned_since.is_none() {
+        Finding::new(kind, Status::False, reason::PROGRESSING, "The nodes are about to be told of this registry")
+    } else if unable.is_empty() {
+        Finding::new(kind, Status::True, reason::ALL_NODES, format!("{total} of {total} nodes can pull"))
+    } else {
+        unable.sort();
+        let more = unable.len().saturating_sub(NAMED_NODES);
+        unable.truncate(NAMED_NODES);
+        let suffix = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let message = format!("{able} of {total} nodes can pull; not yet: {}{suffix}", unable.join("; "));
+        Finding::new(kind, Status::False, reason::SOME_NODES, message)
+    };
+    (counts, finding)
+}
+
+/// Why a node cannot pull from a host; `None` when it can.
+fn inability(node: &str, status: &NodeRuntimeStatus, host: &str, since: i64) -> Option<String> {
+    if let Some(exception) = status.exceptions.iter().find(|exception| exception.host == host) {
+        return Some(format!("{node} ({}: {})", exception.reason, exception.message));
+    }
+    let ready = condition::find(&status.conditions, condition::READY);
+    if status.plan_revision.is_none_or(|revision| revision < since) {
+        return Some(match ready {
+            Some(ready) if ready.status == "False" => format!("{node} ({}: {})", ready.reason, ready.message),
+            _ => node.to_owned(),
+        });
+    }
+    // The list of exceptions is cut: a node with more than it lists may lack this host too.
+    let hidden = status.counts.as_ref().map_or(0, |counts| counts.exceptions);
+    let listed = count(status.exceptions.len());
+    (hidden > listed).then(|| format!("{node} (has more exceptions than it lists)"))
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}

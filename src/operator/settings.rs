@@ -1,0 +1,14 @@
+//! What the administrator decides for the whole operator. Values only; nothing here reads the environment.
+
+/// The operator's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The operator's own namespace. The authority's key lives here.
+    pub namespace: String,
+    /// The namespace of the node plan.
+    pub plan_namespace: String,
+    /// The cluster's DNS domain, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// The image of the engine `Distribution`.
+    pub distribution_image: String,
+}
