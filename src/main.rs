@@ -1,7 +1,7 @@
 //! The `wharf` program: it parses its arguments and starts what they ask for, nothing else.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 
 fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     if let Command::Crds { write_to } = arguments.command {
-        return print_definitions(write_to);
+        return print_definitions(write_to.as_deref());
     }
     telemetry::start_logging(arguments.log_format, &arguments.log)?;
     rustls::crypto::ring::default_provider()
@@ -65,9 +65,9 @@ fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn print_definitions(folder: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
+fn print_definitions(folder: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {
     for (name, yaml) in api::definition_files()? {
-        match &folder {
+        match folder {
             Some(folder) => std::fs::write(folder.join(name), yaml)?,
             None => write!(std::io::stdout(), "---\n{yaml}")?,
         }

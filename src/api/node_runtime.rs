@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
     shortname = "nrt",
     category = "wharf",
     status = "NodeRuntimeStatus",
+    doc = "The container runtime of one node, and how far it follows Wharf's node plan.",
     derive = "PartialEq",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
     category = "wharf",
     namespaced,
     status = "RegistryStatus",
+    doc = "A container image registry inside the cluster, reachable as `<name>.<namespace>.svc`.",
     derive = "PartialEq",
     validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63", "metadata.name must be a DNS label (RFC 1035): at most 63 lower-case letters, digits or '-', beginning with a letter, because it becomes the name of a Service"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),

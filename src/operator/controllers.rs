@@ -192,7 +192,7 @@ async fn reconcile_and_forget(
     context: Arc<Context>,
 ) -> Result<Action, PassError> {
     let key = ObjectRef::from_obj(registry.as_ref()).to_string();
-    let action = Box::pin(reconcile(registry, context.clone())).await?;
+    let action = reconcile(registry, context.clone()).await?;
     context.backoff.forget(&key);
     Ok(action)
 }

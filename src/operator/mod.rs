@@ -103,7 +103,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             () = wait_for_definitions(&client) => definitions.open(),
             () = shutdown.cancelled() => return Ok(()),
         }
-        lead(&options, client, &metrics, &health, &shutdown).await
+        Box::pin(lead(&options, client, &metrics, &health, &shutdown)).await
     };
     tokio::select! {
         result = work => result,

@@ -127,7 +127,6 @@ impl View {
 
     /// Starts the watches. The returned future runs them and must be polled for as long as the view is used; the
     /// receiver gets every change.
-    #[must_use]
     pub fn watch(client: &Client) -> (Self, impl Future<Output = ()> + Send + 'static, mpsc::Receiver<Change>) {
         let (view, writers) = Self::empty();
         let (sender, receiver) = mpsc::channel(QUEUE);

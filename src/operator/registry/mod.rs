@@ -12,6 +12,8 @@
 mod build;
 mod deletion;
 mod events;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod mint;
 pub mod names;
 pub mod observe;
@@ -76,7 +78,7 @@ impl PassError {
 pub async fn reconcile(guarded: Arc<DeserializeGuard<Registry>>, context: Arc<Context>) -> Result<Action, PassError> {
     let pass = context.metrics.start_pass("registry");
     let result = match &guarded.0 {
-        Ok(registry) => reconcile_readable(registry, &context).await,
+        Ok(registry) => Box::pin(reconcile_readable(registry, &context)).await,
         Err(invalid) => report_malformed(invalid, &context).await,
     };
     match &result {

@@ -89,3 +89,6 @@ fn service_account(inputs: &Inputs<'_>) -> ServiceAccount {
         ..ServiceAccount::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! Values for tests of the pure stages: a Registry, a cluster that has nothing of it, and fixed secrets.
+
+use kube::api::ObjectMeta;
+
+use super::mint::{Credential, Minted};
+use super::names::Names;
+use super::observe::{Found, FoundClaim, Observed, StorageClassFact};
+use crate::api::Registry;
+use crate::operator::apply::Inventory;
+use crate::operator::certificate::KeyedCertificate;
+use crate::operator::settings::Settings;
+
+/// A Registry as the API server would give it back, from YAML without identity.
+pub(crate) fn registry(yaml: &str) -> Registry {
+    let mut registry: Registry = serde_saphyr::from_str(yaml).expect("the case is a Registry");
+    registry.metadata.uid = Some("4f1e6d1c-0000-0000-0000-000000000001".into());
+    registry.metadata.generation = Some(1);
+    registry.metadata.resource_version = Some("1".into());
+    registry
+}
+
+/// The Registry `platform/team` with the given spec.
+pub(crate) fn team(spec: &str) -> Registry {
+    registry(&format!(
+        "apiVersion: wharf.dev/v1alpha1\nkind: Registry\nmetadata: {{name: team, namespace: platform}}\nspec: {spec}\n"
+    ))
+}
+
+pub(crate) fn names(registry: &Registry) -> Names {
+    let ObjectMeta { name, namespace, .. } = &registry.metadata;
+    Names::new(namespace.clone().unwrap_or_default(), name.clone().unwrap_or_default())
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings {
+        namespace: "wharf-system".into(),
+        plan_namespace: "wharf-nodes".into(),
+        cluster_domain: "cluster.local".into(),
+        distribution_image: "docker.io/library/registry:3.1.2".into(),
+    }
+}
+
+/// A cluster that has nothing of the Registry.
+pub(crate) fn nothing(names: &Names) -> Observed {
+    Observed {
+        service: Found::Absent,
+        deployment: Found::Absent,
+        claim: FoundClaim::Absent,
+        storage_class: StorageClassFact::Available,
+        configuration: Found::Absent,
+        authority: Found::Absent,
+        credentials: Found::Absent,
+        certificate: Found::Absent,
+        pull_secret: Found::Absent,
+        service_account: Found::Absent,
+        pods: Vec::new(),
+        nodes: Vec::new(),
+        host: names.address(),
+        planned_since: None,
+        inventory: Inventory::default(),
+    }
+}
+
+pub(crate) fn authority() -> KeyedCertificate {
+    KeyedCertificate { certificate: "authority certificate\n".into(), key: "authority key\n".into() }
+}
+
+pub(crate) fn minted() -> Minted {
+    Minted {
+        credential: Credential {
+            username: "wharf".into(),
+            password: "secret".into(),
+            htpasswd: "wharf:$2y$04$hash\n".into(),
+        },
+        leaf: Some(KeyedCertificate { certificate: "leaf certificate\n".into(), key: "leaf key\n".into() }),
+        issued_because: None,
+    }
+}
