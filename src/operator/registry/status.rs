@@ -290,3 +290,6 @@ fn inability(node: &str, status: &NodeRuntimeStatus, host: &str, since: i64) -> 
 fn count(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests;
