@@ -1,0 +1,90 @@
+//! What an administrator relies on: pulls without the operator, more than one replica, and silence at rest.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Login, Namespace, eventually, get, kubectl};
+
+fn scale(replicas: u8) {
+    let number = format!("--replicas={replicas}");
+    kubectl(&["scale", "deployment/wharf-operator", "-n", "wharf-system", &number]);
+    eventually("the operator's pods are as many as asked for", || {
+        let deployment = get(&["deployment", "wharf-operator", "-n", "wharf-system"])?;
+        let status = &deployment["status"];
+        let ready = status["readyReplicas"].as_u64().unwrap_or(0);
+        let all = status["replicas"].as_u64().unwrap_or(0);
+        (ready == u64::from(replicas) && all == u64::from(replicas)).then_some(())
+    });
+}
+
+#[test]
+#[ignore = "needs cluster"]
+fn images_are_pulled_while_no_operator_runs() {
+    let namespace = Namespace::new("alone");
+    namespace.ready_registry("team", "{}");
+    let login = Login::new(&namespace, "team");
+    login.push("app:1");
+    scale(0);
+    login.push("app:2");
+    namespace.pod("one", &login.reference("app:1"), "node1");
+    namespace.pod("two", &login.reference("app:2"), "node2");
+    // A Registry made meanwhile says that nobody has looked at it.
+    namespace.registry("later", "{}");
+    let later = namespace.get("registry", "later").unwrap();
+    assert_eq!(crate::support::condition(&later, "Ready").as_deref(), Some("Unknown/Pending"));
+    scale(1);
+    namespace.wait_for("later", "Ready", "True/Ready");
+}
+
+#[test]
+#[ignore = "needs cluster"]
+fn another_replica_takes_over_when_the_leader_ends() {
+    let namespace = Namespace::new("leaders");
+    scale(2);
+    let holder = || {
+        let lease = get(&["lease", "wharf-operator", "-n", "wharf-system"])?;
+        lease["spec"]["holderIdentity"].as_str().filter(|name| !name.is_empty()).map(str::to_owned)
+    };
+    let first = eventually("somebody leads", holder);
+    kubectl(&["delete", "pod", &first, "-n", "wharf-system", "--wait=false"]);
+    eventually("somebody else leads", || holder().filter(|name| *name != first));
+    namespace.ready_registry("team", "{}");
+    scale(1);
+}
+
+#[test]
+#[ignore = "needs cluster"]
+fn nothing_is_written_once_all_is_as_wanted() {
+    let namespace = Namespace::new("silence");
+    namespace.ready_registry("team", "{}");
+    let versions = || -> Vec<(String, Value)> {
+        let mut all = Vec::new();
+        for arguments in [
+            &["registries,services,deployments,configmaps,secrets,serviceaccounts,pvc", "-n", &namespace.name][..],
+            &["configmaps", "-n", "wharf-nodes"],
+            &["noderuntimes"],
+        ] {
+            let list = get(arguments).unwrap();
+            for item in list["items"].as_array().unwrap() {
+                let name = format!("{} {}", item["kind"], item["metadata"]["name"]);
+                all.push((name, item["metadata"]["resourceVersion"].clone()));
+            }
+        }
+        all
+    };
+    // Readiness settles in several steps; from then on, nothing.
+    let mut before = versions();
+    eventually("the objects come to rest", || {
+        std::thread::sleep(Duration::from_secs(3));
+        let now = versions();
+        let still = now == before;
+        before = now;
+        still.then_some(())
+    });
+    kubectl(&["rollout", "restart", "deployment/wharf-operator", "daemonset/wharf-agent", "-n", "wharf-system"]);
+    kubectl(&["rollout", "status", "deployment/wharf-operator", "-n", "wharf-system", "--timeout=120s"]);
+    kubectl(&["rollout", "status", "daemonset/wharf-agent", "-n", "wharf-system", "--timeout=120s"]);
+    std::thread::sleep(Duration::from_secs(10));
+    assert_eq!(versions(), before, "a restart of operator and agents writes nothing");
+}

@@ -1,0 +1,354 @@
+//! A Kubernetes API server in this process, for tests of what happens when requests fail, hang, conflict or are lost.
+//! It must never act by itself: time, other actors and garbage collection move only when a test says so.
+
+#![allow(dead_code, reason = "each suite uses its own part of the server")]
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::expect_used, reason = "a broken test should stop at once")]
+
+mod admission;
+mod call;
+mod kinds;
+mod ownership;
+mod refusal;
+mod selection;
+mod store;
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use futures::{StreamExt, stream};
+use http::{Request, Response};
+use kube::Client;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use call::Call;
+use kinds::Kind;
+use ownership::Manager;
+use refusal::{Refusal, refuse};
+use selection::Watch;
+use store::{Key, Store, Write};
+
+/// What goes wrong with one request.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// The server answers with this error, without carrying the request out.
+    Status { code: u16, reason: &'static str, retry_after: Option<u32> },
+    /// The request is not carried out and never answered.
+    Hang,
+    /// The connection breaks before the request is carried out.
+    Reset,
+    /// The request is carried out, but the connection breaks before the answer.
+    ApplyThenLose,
+    /// The client's process ends before the request is carried out.
+    CrashBefore,
+    /// The client's process ends after the request was carried out, without seeing the answer.
+    CrashAfter,
+}
+
+/// One request that reached the server.
+#[derive(Clone, Debug)]
+pub struct RecordedRequest {
+    /// Counts the requests to this server from 0.
+    pub ordinal: usize,
+    /// The verb as roles name it.
+    pub verb: &'static str,
+    /// The resource, such as `configmaps` or `deployments.apps`; empty if the server has none of that name.
+    pub resource: String,
+    pub subresource: String,
+    pub namespace: String,
+    pub name: String,
+    pub body: Value,
+    /// Whether it changed what is stored.
+    pub wrote: bool,
+    /// The code of the answer; `None` if the client got none.
+    pub outcome: Option<u16>,
+}
+
+impl RecordedRequest {
+    /// Whether its verb is one that changes objects, whatever came of it.
+    pub fn is_mutation(&self) -> bool {
+        !matches!(self.verb, "get" | "list" | "watch")
+    }
+}
+
+type Hook = Arc<dyn Fn(&RecordedRequest) -> Option<Fault> + Send + Sync>;
+
+/// The server. Clones are the same server.
+#[derive(Clone)]
+pub struct Server {
+    store: Arc<Mutex<Store>>,
+    hook: Arc<Mutex<Option<Hook>>>,
+    /// Changes when all watches are to end.
+    cut: watch::Sender<u64>,
+}
+
+/// The connection of one process to the server.
+#[derive(Clone)]
+pub struct Connection {
+    server: Server,
+    crashed: watch::Sender<bool>,
+}
+
+impl Connection {
+    /// A client over this connection.
+    pub fn client(&self) -> Client {
+        let connection = self.clone();
+        Client::new(tower::service_fn(move |request| connection.clone().answer(request)), "default")
+    }
+
+    /// Ends the process: requests and watches fail from now on.
+    pub fn crash(&self) {
+        self.crashed.send_replace(true);
+    }
+
+    /// Waits until the process is to be considered dead.
+    pub async fn crashed(&self) {
+        // Waiting fails only without a sender, and `self` is one.
+        let _ = self.crashed.subscribe().wait_for(|crashed| *crashed).await;
+    }
+
+    async fn answer(self, request: Request<kube::client::Body>) -> io::Result<Response<Body>> {
+        let lost = || io::Error::from(io::ErrorKind::ConnectionReset);
+        let (parts, body) = request.into_parts();
+        let body = body.collect_bytes().await.map_err(io::Error::other)?;
+        if *self.crashed.borrow() {
+            return Err(lost());
+        }
+        let call = Call::read(&self.server.store().kinds, &parts, &body);
+        let record = self.server.record(&call);
+        let hook = self.server.hook.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // The hook runs without any lock, so that it can act as another client just before the request.
+        let fault = hook.and_then(|hook| hook(&record));
+        match &fault {
+            Some(Fault::Hang) => return std::future::pending().await,
+            Some(Fault::CrashBefore) => self.crash(),
+            _ => {}
+        }
+        if matches!(fault, Some(Fault::Reset)) || *self.crashed.borrow() {
+            return Err(lost());
+        }
+        if let (None, "watch", Ok(_)) = (&fault, call.verb, call.kind()) {
+            return Ok(self.watch(call, record.ordinal));
+        }
+        let mut store = self.server.store();
+        let version = store.version;
+        let result = match fault {
+            Some(Fault::Status { code, reason, retry_after }) => {
+                let mut refusal = refuse(code, reason, "injected by the test");
+                refusal::details(&mut refusal).retry_after_seconds = retry_after.unwrap_or_default();
+                Err(refusal)
+            }
+            _ => call.execute(&mut store),
+        };
+        let wrote = store.version != version;
+        let response = respond(result);
+        let request = &mut store.requests[record.ordinal];
+        request.wrote = wrote;
+        match fault {
+            Some(Fault::ApplyThenLose) => return Err(lost()),
+            Some(Fault::CrashAfter) => {
+                self.crash();
+                return Err(lost());
+            }
+            _ => request.outcome = Some(response.status().as_u16()),
+        }
+        Ok(response)
+    }
+
+    fn watch(self, call: Call, ordinal: usize) -> Response<Body> {
+        let timeout = Duration::from_secs(call.parameter("timeoutSeconds").parse().unwrap_or(290));
+        let mut store = self.server.store();
+        let watch = match Watch::start(call, &store) {
+            Ok(watch) => watch,
+            Err(refusal) => return respond(Err(refusal)),
+        };
+        store.requests[ordinal].outcome = Some(200);
+        let (mut cut, changed) = (self.server.cut.subscribe(), store.changed.subscribe());
+        let server = self.server.clone();
+        let lines = stream::unfold((watch, changed), move |(mut watch, mut changed)| {
+            let server = server.clone();
+            async move {
+                loop {
+                    changed.mark_unchanged();
+                    let line = watch.next(&server.store());
+                    match line {
+                        Some(line) => return Some((Ok::<_, io::Error>(line), (watch, changed))),
+                        None => changed.changed().await.ok()?,
+                    }
+                }
+            }
+        });
+        drop(store);
+        let end = async move {
+            tokio::select! {
+                () = self.crashed() => {}
+                _ = cut.changed() => {}
+                () = tokio::time::sleep(timeout) => {}
+            }
+        };
+        Response::new(Body::from_stream(lines.take_until(Box::pin(end))))
+    }
+}
+
+fn respond(result: Result<(u16, Value), Refusal>) -> Response<Body> {
+    let (code, body, retry_after) = match result {
+        Ok((code, body)) => (code, body, 0),
+        Err(refusal) => {
+            let mut body = json!(refusal);
+            (body["apiVersion"], body["kind"], body["metadata"]) = (json!("v1"), json!("Status"), json!({}));
+            (refusal.code, body, refusal.details.map_or(0, |details| details.retry_after_seconds))
+        }
+    };
+    let mut response = Response::builder().status(code).header("content-type", "application/json");
+    if retry_after > 0 {
+        response = response.header("retry-after", retry_after);
+    }
+    response.body(Body::from(body.to_string())).expect("a response of constants and numbers")
+}
+
+impl Server {
+    /// A server that holds nothing but the namespaces `default` and `kube-system`.
+    pub fn new() -> Self {
+        let store = Arc::new(Mutex::new(Store::new()));
+        let server = Self { store, hook: Arc::default(), cut: watch::Sender::new(0) };
+        for name in ["default", "kube-system"] {
+            server.add(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
+        }
+        server
+    }
+
+    /// The connection of a new process.
+    pub fn connect(&self) -> Connection {
+        Connection { server: self.clone(), crashed: watch::Sender::new(false) }
+    }
+
+    /// A client of a process that never crashes.
+    pub fn client(&self) -> Client {
+        self.connect().client()
+    }
+
+    /// Asks `hook` about each request from now on. It may use the server, as another actor would.
+    pub fn on_request(&self, hook: impl Fn(&RecordedRequest) -> Option<Fault> + Send + Sync + 'static) {
+        *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(hook));
+    }
+
+    /// Lets all requests pass from now on.
+    pub fn heal(&self) {
+        *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Every request since the start, or since they were forgotten.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        self.store().requests.clone()
+    }
+
+    /// The requests with a verb that changes objects, whatever came of them.
+    pub fn mutations(&self) -> Vec<RecordedRequest> {
+        self.requests().into_iter().filter(RecordedRequest::is_mutation).collect()
+    }
+
+    /// How many requests changed what is stored.
+    pub fn writes(&self) -> usize {
+        self.requests().iter().filter(|request| request.wrote).count()
+    }
+
+    /// Sets the server's clock, as an RFC 3339 timestamp in whole seconds of UTC.
+    pub fn set_time(&self, now: &str) {
+        now.clone_into(&mut self.store().now);
+    }
+
+    /// Stores a new object with its status, as another actor.
+    pub fn add(&self, object: &impl Serialize) -> Value {
+        let object = json!(object);
+        let mut store = self.store();
+        let kind =
+            store.kinds.iter().find(|kind| object["apiVersion"] == *kind.api_version && object["kind"] == *kind.name);
+        let kind = kind.cloned().expect("the object is of a kind that the server serves");
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let key = (kind.resource(), text("namespace"), text("name"));
+        let write = Write { kind: &kind, key, manager: another_actor(), dry_run: false, with_status: true };
+        store.create(&write, object, None).unwrap_or_else(|refusal| panic!("{refusal}"))
+    }
+
+    /// Changes an object in any way, as another actor. Only the server's own rules on versions and finalizers hold.
+    pub fn set(&self, kind: &str, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) -> Value {
+        let mut store = self.store();
+        let (kind, key) = find(&store, kind, namespace, name);
+        let before = store.objects.get(&key).cloned().expect("the object to change exists");
+        let mut object = before.clone();
+        change(&mut object);
+        store.overwrite(&kind, &key, &before, object.clone(), another_actor());
+        store.objects.get(&key).cloned().unwrap_or(object)
+    }
+
+    /// Deletes an object, as another actor. Finalizers hold it as they hold any.
+    pub fn remove(&self, kind: &str, namespace: &str, name: &str) {
+        let mut store = self.store();
+        let (kind, key) = find(&store, kind, namespace, name);
+        store.delete(&kind, &key, &Value::Null, false).expect("the object to delete exists");
+    }
+
+    /// An object as it is stored.
+    pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
+        let store = self.store();
+        store.objects.get(&find(&store, kind, namespace, name).1).cloned()
+    }
+
+    /// Every object of a kind as it is stored, by namespace and name.
+    pub fn list(&self, kind: &str) -> Vec<Value> {
+        let store = self.store();
+        let resource = find(&store, kind, "", "").0.resource();
+        store.objects.iter().filter(|(key, _)| key.0 == resource).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// Deletes the dependants whose owners are all gone, and the content of namespaces that are being deleted.
+    pub fn collect_garbage(&self) {
+        self.store().collect_garbage();
+    }
+
+    /// Forgets the history: a watch that starts from an older version than the present one is told that it expired.
+    pub fn compact(&self) {
+        let mut store = self.store();
+        store.oldest = store.version;
+    }
+
+    /// Ends all watches, as a restart of the server does.
+    pub fn cut_watches(&self) {
+        self.cut.send_modify(|cuts| *cuts += 1);
+    }
+
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, call: &Call) -> RecordedRequest {
+        let mut store = self.store();
+        let record = RecordedRequest {
+            ordinal: store.requests.len(),
+            verb: call.verb,
+            resource: call.kind.as_ref().map(Kind::resource).unwrap_or_default(),
+            subresource: call.subresource.clone(),
+            namespace: call.namespace.clone(),
+            name: call.name.clone(),
+            body: call.body.clone(),
+            wrote: false,
+            outcome: None,
+        };
+        store.requests.push(record.clone());
+        record
+    }
+}
+
+fn another_actor() -> Manager {
+    Manager { name: "another-actor".to_owned(), operation: "Update".to_owned(), subresource: String::new() }
+}
+
+fn find(store: &Store, kind: &str, namespace: &str, name: &str) -> (Kind, Key) {
+    let kind =
+        store.kinds.iter().find(|candidate| candidate.name == kind).cloned().expect("a kind that the server serves");
+    let key = (kind.resource(), namespace.to_owned(), name.to_owned());
+    (kind, key)
+}
