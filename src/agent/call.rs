@@ -19,13 +19,20 @@ pub enum Error {
 }
 
 impl Error {
-    /// The HTTP status that the API server answered with, if it answered.
+    /// The HTTP status that the API server itself answered with. A status without the API server's own word for it
+    /// comes from something in between, and tells nothing about the cluster.
     #[must_use]
     pub fn code(&self) -> Option<u16> {
-        match self {
-            Self::Kube(kube::Error::Api(status)) => Some(status.code),
-            _ => None,
-        }
+        let Self::Kube(kube::Error::Api(status)) = self else {
+            return None;
+        };
+        let word = match status.code {
+            401 => "Unauthorized",
+            403 => "Forbidden",
+            404 => "NotFound",
+            code => return Some(code),
+        };
+        (status.reason == word).then_some(status.code)
     }
 }
 
@@ -34,8 +41,45 @@ impl Error {
 /// # Errors
 /// When the call fails or takes too long.
 pub async fn limited<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
-    match tokio::time::timeout(LIMIT, call).await {
+    within(LIMIT, call).await
+}
+
+async fn within<T>(limit: Duration, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    match tokio::time::timeout(limit, call).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(Error::TimedOut),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_is_never_answered_ends() {
+        let never = std::future::pending::<kube::Result<()>>();
+        assert!(matches!(within(Duration::from_millis(1), never).await, Err(Error::TimedOut)));
+        assert_eq!(within(LIMIT, async { Ok(1) }).await.unwrap(), 1);
+    }
+
+    #[test]
+    fn only_the_api_servers_own_refusals_count() {
+        let answer = |code: u16, reason: &str| {
+            let status = serde_json::json!({"status": "Failure", "message": "", "reason": reason, "code": code});
+            let status = serde_json::from_value(status).unwrap();
+            Error::Kube(kube::Error::Api(Box::new(status))).code()
+        };
+        for (code, reason, expected) in [
+            (404, "NotFound", Some(404)),
+            (403, "Forbidden", Some(403)),
+            (401, "Unauthorized", Some(401)),
+            (503, "ServiceUnavailable", Some(503)),
+            (404, "Failed to parse error data", None),
+            (403, "", None),
+            (401, "", None),
+        ] {
+            assert_eq!(answer(code, reason), expected, "{code} {reason}");
+        }
+        assert_eq!(Error::TimedOut.code(), None);
     }
 }

@@ -92,13 +92,16 @@ pub fn render(host: &HostName, entry: &Entry, authority: &str, config_path: &str
         return Err(Refusal::Owner(host.to_owned()));
     }
     let marker = format!("{MARKER}{} {}/{} {}\n", owner.kind, owner.namespace, owner.name, owner.uid);
-    let mut hosts = format!("{marker}server = {}\ncapabilities = [\"pull\", \"resolve\"]\n", quoted(&entry.server));
     let authority = authority.trim();
-    if !authority.is_empty() {
-        hosts += &format!("ca = {}\n", quoted(&format!("{config_path}/{host}/{AUTHORITY_FILE}")));
-    }
+    let ca = match authority {
+        "" => String::new(),
+        _ => format!("ca = {}\n", quoted(&format!("{config_path}/{host}/{AUTHORITY_FILE}"))),
+    };
     // The empty table is for containerd 1.6 and early 1.7, which refuse a file without any host table.
-    hosts += "dial_timeout = \"1s\"\n[host]\n";
+    let hosts = format!(
+        "{marker}server = {}\ncapabilities = [\"pull\", \"resolve\"]\n{ca}dial_timeout = \"1s\"\n[host]\n",
+        quoted(&entry.server)
+    );
     let authority = (!authority.is_empty()).then(|| format!("{marker}{authority}\n"));
     Ok(HostFiles { hosts, authority })
 }
@@ -121,7 +124,7 @@ fn quoted(text: &str) -> String {
     for character in text.chars() {
         match character {
             '"' | '\\' => quoted.extend(['\\', character]),
-            character if character.is_control() => quoted += &format!("\\u{:04X}", u32::from(character)),
+            character if character.is_control() => quoted.extend(format!("\\u{:04X}", u32::from(character)).chars()),
             character => quoted.push(character),
         }
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 /// How often a node at rest is compared with the plan.
-const AT_REST: Duration = Duration::from_secs(600);
+const AT_REST: Duration = Duration::from_mins(10);
 /// The first delay after a pass that has to be repeated; it doubles up to [`SLOWEST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_secs(5);
-const SLOWEST_RETRY: Duration = Duration::from_secs(300);
+const SLOWEST_RETRY: Duration = Duration::from_mins(5);
 /// How long agents wait, at most, before they fetch a plan that has just changed: it spreads the load of many nodes.
 const SPREAD: Duration = Duration::from_secs(2);
 

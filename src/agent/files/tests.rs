@@ -25,6 +25,8 @@ fn ours(text: &str) -> FoundFile {
     FoundFile::Ours(format!("# wharf.dev: {text}"))
 }
 
+type Case<'a> = (Option<&'a HostFiles>, Found, Vec<Change>, Option<Obstacle>);
+
 #[test]
 fn the_decision() {
     use Change::{MakeFolder, Remove, RemoveFolder, RemoveMark, Sweep, Write};
@@ -41,7 +43,7 @@ fn the_decision() {
         Found::Folder(folder)
     };
     let empty = Found::Folder(FoundFolder::default());
-    let cases: Vec<(Option<&HostFiles>, Found, Vec<Change>, Option<Obstacle>)> = vec![
+    let cases: Vec<Case> = vec![
         (None, Found::Nothing, vec![], None),
         (None, Found::NotAFolder, vec![], None),
         (None, empty.clone(), vec![], None),

@@ -65,8 +65,8 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
-    fn new(path: &str, why: impl ToString) -> Self {
-        Self { path: path.to_owned(), why: why.to_string() }
+    fn new(path: &str, why: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), why: why.into() }
     }
 }
 
@@ -105,7 +105,7 @@ pub fn read(root: &Path) -> Result<Configuration, Unreadable> {
 
 /// The text of a file on the node, if it exists.
 fn read_file(root: &Path, path: &str) -> Result<Option<String>, Unreadable> {
-    let fail = |error: std::io::Error| Unreadable::new(path, error);
+    let fail = |error: std::io::Error| Unreadable::new(path, error.to_string());
     let Some(inside) = ConfigPath::parse(path) else {
         return Err(Unreadable::new(path, format!("it lies outside {ROOT}")));
     };
@@ -145,10 +145,10 @@ fn expand(root: &Path, pattern: &ConfigPath) -> Result<Vec<String>, Unreadable> 
             let entries = match std::fs::read_dir(&folder) {
                 Ok(entries) => entries,
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
-                Err(error) => return Err(Unreadable::new(&path, error)),
+                Err(error) => return Err(Unreadable::new(&path, error.to_string())),
             };
             for entry in entries {
-                let name = entry.map_err(|error| Unreadable::new(&path, error))?.file_name();
+                let name = entry.map_err(|error| Unreadable::new(&path, error.to_string()))?.file_name();
                 if let Some(name) = name.to_str().filter(|name| matches(level, name)) {
                     next.push((folder.join(name), format!("{path}/{name}")));
                 }

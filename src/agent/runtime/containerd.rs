@@ -138,7 +138,8 @@ fn unset(version: Version, configuration: &Configuration, registry: &Registry) -
         message += " The deprecated registry.mirrors must be removed: containerd does not start with both.";
     }
     if !configuration.unseen.is_empty() {
-        message += &format!(" Imported files outside {ROOT} are not seen: {}.", configuration.unseen.join(", "));
+        let unseen = configuration.unseen.join(", ");
+        message.extend([" Imported files outside ", ROOT, " are not seen: ", &unseen, "."]);
     }
     Unable::new(reason::CONFIG_PATH_UNSET, message)
 }

@@ -29,6 +29,8 @@ fn new(path: &str) -> String {
     file(3, NEW_TABLE, &format!("config_path = \"{path}\""))
 }
 
+type Case<'a> = (&'a str, &'a [&'a str], &'a Result<Vec<String>, &'static str>);
+
 #[test]
 fn the_path_by_version_and_table() {
     let new_unset = new("");
@@ -38,7 +40,7 @@ fn the_path_by_version_and_table() {
     let unset = Err(reason::CONFIG_PATH_UNSET);
     let certs = Ok(vec![CERTS.to_owned()]);
     let default = Ok(vec![CERTS.to_owned(), LITERAL.to_owned()]);
-    let cases: &[(&str, &[&str], &Result<Vec<String>, &str>)] = &[
+    let cases: &[Case] = &[
         ("1.6.20~ds1", &[&old], &certs),
         ("1.7.27", &[&old], &certs),
         ("1.7.27", &["[plugins.cri.registry]\nconfig_path = \"/etc/containerd/certs.d\""], &certs),
