@@ -175,3 +175,19 @@ async fn a_stopped_pass_says_so() {
     stop.cancel();
     assert_eq!(world.agent.pass(&stop).await, Verdict::Stopped);
 }
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_tried_again_and_told() {
+    let mut world = World::new("containerd://2.3.4");
+    world.put_plan(7, &["team.platform.svc"]);
+    // A leftover that cannot be removed, because there is something of somebody's in it.
+    let stuck = world.root.path().join("certs.d/team.platform.svc/.wharf-x.tmp");
+    std::fs::create_dir_all(&stuck).unwrap();
+    std::fs::write(stuck.join("thing"), "").unwrap();
+    assert_eq!(world.pass().await, Verdict::Again);
+    assert_eq!(world.reason(), reason::EXCEPTIONS);
+    assert_eq!(world.status()["exceptions"][0]["reason"], json!(reason::WRITE_FAILED));
+    std::fs::remove_file(stuck.join("thing")).unwrap();
+    assert_eq!(world.pass().await, Verdict::AtRest);
+    assert_eq!(world.reason(), reason::CONFIGURED);
+}
