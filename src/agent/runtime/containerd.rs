@@ -7,7 +7,7 @@
 //!   value overrides nothing.
 //! - `config_path` is empty by default; from 2.2 on it is [`DEFAULT_LIST`], unless the deprecated `mirrors` are used.
 //! - From 2.1 on most pulls go through the transfer service, which takes a list `a:b` for the one path `a:b`
-//!   (containerd#12808, open as of 2.4.0-beta.0). Pulls that do not go through it split the list. So where the
+//!   (containerd#12808, in the source of 2.1.9 to 2.4.0-beta.0, seen on 2.3.4). Other pulls split it. So where the
 //!   configuration has a list, entries are written both below its first folder and below that odd path: either way
 //!   they are found without a restart.
 
