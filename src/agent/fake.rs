@@ -1,0 +1,110 @@
+//! A few objects behind the API server's paths, for tests: get, and patch of a status. It checks nothing.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// The objects, and what was asked. Cloning shares them.
+#[derive(Clone, Default)]
+pub struct Api {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    requests: Vec<String>,
+    hooks: BTreeMap<String, Hook>,
+    failure: Option<u16>,
+}
+
+impl Api {
+    pub fn client(&self) -> kube::Client {
+        let api = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let api = api.clone();
+            async move { Ok::<_, Infallible>(api.answer(request).await) }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    pub fn put(&self, path: String, object: Value) {
+        self.state.lock().unwrap().objects.insert(path, object);
+    }
+
+    pub fn get(&self, path: &str) -> Option<Value> {
+        self.state.lock().unwrap().objects.get(path).cloned()
+    }
+
+    pub fn remove(&self, path: &str) {
+        self.state.lock().unwrap().objects.remove(path);
+    }
+
+    /// Runs `hook` once, after the next request for `path` was answered.
+    pub fn after(&self, path: String, hook: impl FnOnce() + Send + 'static) {
+        self.state.lock().unwrap().hooks.insert(path, Box::new(hook));
+    }
+
+    /// Answers everything with this status from now on.
+    pub fn fail(&self, code: u16) {
+        self.state.lock().unwrap().failure = Some(code);
+    }
+
+    /// Method and path of every request so far.
+    pub fn requests(&self) -> Vec<String> {
+        self.state.lock().unwrap().requests.clone()
+    }
+
+    pub fn forget_requests(&self) {
+        self.state.lock().unwrap().requests.clear();
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let path = parts.uri.path().to_owned();
+        let (answer, hook) = {
+            let mut state = self.state.lock().unwrap();
+            state.requests.push(format!("{} {path}", parts.method));
+            let object_path = path.strip_suffix("/status").unwrap_or(&path);
+            if parts.method == Method::PATCH
+                && let Some(object) = state.objects.get_mut(object_path)
+            {
+                let sent: Value = serde_json::from_slice(&body).unwrap();
+                object["status"] = sent["status"].clone();
+            }
+            let answer = match state.failure {
+                Some(code) => Err(code),
+                None => state.objects.get(object_path).cloned().ok_or(404),
+            };
+            (answer, state.hooks.remove(&path))
+        };
+        if let Some(hook) = hook {
+            hook();
+        }
+        let (code, body) = match answer {
+            Ok(object) => (200, object),
+            Err(code) => (code, refusal(code)),
+        };
+        let mut response = Response::new(Body::from(serde_json::to_vec(&body).unwrap()));
+        *response.status_mut() = StatusCode::from_u16(code).unwrap();
+        response
+    }
+}
+
+fn refusal(code: u16) -> Value {
+    let reason = match code {
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        _ => "InternalError",
+    };
+    json!({"kind": "Status", "status": "Failure", "message": "no", "reason": reason, "code": code})
+}
