@@ -170,6 +170,13 @@ IP
       [[ $other -eq $n ]] || echo "route add $(pod_subnet "$other") via $(node_ip "$other")"
     done
   } | in_net "node$n" ip -batch -
+  # What kube-proxy has not sent elsewhere by now is no port of a Service. It
+  # is refused, where it would be lost: clients that try https first would wait
+  # for half a minute each time.
+  in_node "$n" sh -ec 'for chain in OUTPUT FORWARD; do
+    iptables -w 10 -A "$chain" -d "$0" -p tcp -j REJECT --reject-with tcp-reset
+    iptables -w 10 -A "$chain" -d "$0" -j REJECT
+  done' "$service_range"
 }
 
 unplugged() {

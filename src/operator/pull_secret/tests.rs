@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::operator::registry::fixture;
 
-fn account(metadata: Value, secrets: &[&str]) -> ServiceAccount {
+fn account(metadata: &Value, secrets: &[&str]) -> ServiceAccount {
     let mut account: ServiceAccount = serde_json::from_value(json!({ "metadata": metadata })).unwrap();
     account.metadata.resource_version = Some("7".into());
     let references: Vec<Value> = secrets.iter().map(|name| json!({"name": name})).collect();
@@ -33,8 +33,8 @@ fn secrets(account: &ServiceAccount) -> Vec<String> {
 #[test]
 fn attaching_and_taking_off_leaves_the_account_as_it_was() {
     for before in [
-        account(json!({"name": "default"}), &[]),
-        account(json!({"name": "default", "labels": {"a": "b"}, "annotations": {"c": "d"}}), &["theirs"]),
+        account(&json!({"name": "default"}), &[]),
+        account(&json!({"name": "default", "labels": {"a": "b"}, "annotations": {"c": "d"}}), &["theirs"]),
     ] {
         let attached = patched(&before, &["team-pull"]);
         assert!(secrets(&attached).contains(&"team-pull".to_owned()));
@@ -50,7 +50,7 @@ fn attaching_and_taking_off_leaves_the_account_as_it_was() {
 
 #[test]
 fn an_entry_that_somebody_else_made_is_never_taken_off() {
-    let before = account(json!({"name": "default"}), &["team-pull"]);
+    let before = account(&json!({"name": "default"}), &["team-pull"]);
     let attached = patched(&before, &["team-pull"]);
     assert_eq!(attached, before, "it is there already, and is not ours");
     assert_eq!(secrets(&patched(&attached, &[])), ["team-pull"]);
@@ -58,14 +58,14 @@ fn an_entry_that_somebody_else_made_is_never_taken_off() {
 
 #[test]
 fn an_entry_taken_off_by_hand_comes_back() {
-    let mut attached = patched(&account(json!({"name": "default"}), &["theirs"]), &["team-pull"]);
+    let mut attached = patched(&account(&json!({"name": "default"}), &["theirs"]), &["team-pull"]);
     attached.image_pull_secrets = None;
     assert_eq!(secrets(&patched(&attached, &["team-pull"])), ["team-pull"]);
 }
 
 #[test]
 fn each_patch_tests_the_version_that_was_read() {
-    let patch = patch(&account(json!({"name": "default"}), &[]), &set(&["team-pull"])).unwrap();
+    let patch = patch(&account(&json!({"name": "default"}), &[]), &set(&["team-pull"])).unwrap();
     let first = serde_json::to_value(&patch.0[0]).unwrap();
     assert_eq!(first, json!({"op": "test", "path": "/metadata/resourceVersion", "value": "7"}));
 }

@@ -69,7 +69,7 @@ fn a_new_certificate_credential_or_configuration_makes_a_new_pod() {
     assert_ne!(content(&other), first);
 }
 
-fn live_claim(size: &str, class: Option<&str>, managed_fields: Value) -> PersistentVolumeClaim {
+fn live_claim(size: &str, class: Option<&str>, managed_fields: &Value) -> PersistentVolumeClaim {
     serde_json::from_value(json!({
         "metadata": {"name": "team-registry", "namespace": "platform", "managedFields": managed_fields},
         "spec": {
@@ -90,10 +90,10 @@ fn a_claim_taken_over_keeps_what_kubernetes_fixed() {
         child(&desired(&registry, &observed, &fixture::minted()), "PersistentVolumeClaim")["spec"].clone()
     };
     // A larger claim stays large, a smaller one grows, and the modes stay.
-    let larger = claim_after(live_claim("30720Mi", Some("standard"), json!([])));
+    let larger = claim_after(live_claim("30720Mi", Some("standard"), &json!([])));
     assert_eq!(larger["resources"]["requests"]["storage"], "30720Mi");
     assert_eq!(larger["accessModes"], json!(["ReadWriteMany"]));
-    let smaller = claim_after(live_claim("10Gi", Some("standard"), json!([])));
+    let smaller = claim_after(live_claim("10Gi", Some("standard"), &json!([])));
     assert_eq!(smaller["resources"]["requests"]["storage"], "20Gi");
     // A class that the cluster filled in is left to it; one that we once sent must be sent again.
     assert_eq!(smaller.get("storageClassName"), None);
@@ -102,7 +102,7 @@ fn a_claim_taken_over_keeps_what_kubernetes_fixed() {
         "operation": "Apply",
         "fieldsV1": {"f:spec": {"f:storageClassName": {}}},
     }]);
-    assert_eq!(claim_after(live_claim("20Gi", Some("fast"), sent))["storageClassName"], "fast");
+    assert_eq!(claim_after(live_claim("20Gi", Some("fast"), &sent))["storageClassName"], "fast");
 }
 
 #[test]
@@ -112,9 +112,15 @@ fn nothing_empty_is_ever_sent() {
             Value::Null => panic!("{path} is null"),
             Value::Array(list) => {
                 assert!(!list.is_empty(), "{path} is an empty list");
-                list.iter().for_each(|element| walk(element, path));
+                for element in list {
+                    walk(element, path);
+                }
             }
-            Value::Object(fields) => fields.iter().for_each(|(key, field)| walk(field, &format!("{path}/{key}"))),
+            Value::Object(fields) => {
+                for (key, field) in fields {
+                    walk(field, &format!("{path}/{key}"));
+                }
+            }
             _ => {}
         }
     }

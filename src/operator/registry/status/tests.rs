@@ -101,6 +101,7 @@ fn a_serving_registry() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table reads best in one piece")]
 fn each_trouble_has_its_reason_and_says_who_must_act() {
     type Spoil = Box<dyn FnOnce(&mut Case)>;
     let pod = |value: Value| serde_json::from_value::<Pod>(value).unwrap();
