@@ -574,6 +574,8 @@ async fn malformed_objects_are_refused() {
     let mut elsewhere = map("a", "1");
     elsewhere.metadata.namespace = Some("kube-system".to_owned());
     assert_eq!(create(elsewhere).await, 400);
+    let named_otherwise = Patch::Apply(apply_map(&json!({"x": "1"})));
+    assert_eq!(refusal(maps(&server).patch("b", &PatchParams::apply("m"), &named_otherwise).await).code, 400);
     let mut huge = map("a", "1");
     huge.data = Some([("key".to_owned(), "x".repeat(1_048_577))].into());
     assert_eq!(create(huge).await, 422);

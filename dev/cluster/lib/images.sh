@@ -17,16 +17,19 @@ build_image() {
   archive=$(archive_of "$name")
   [[ -d $context && -r $containerfile ]] || die "image $name: no $containerfile"
   inputs=$(image_inputs "$name" "$context" "$containerfile")
-  if [[ -e $archive && $(cat "$archive.inputs" 2>/dev/null) == "$inputs" ]]; then
-    return
-  fi
-  say "building image $name"
-  mkdir -p "$images_dir"
-  rm -f "$archive.inputs" "$images_dir/new.tar"
-  bake "$name" "$context" "$containerfile"
-  mv "$images_dir/new.tar" "$archive"
-  echo "$inputs" >"$archive.inputs"
+  if ! baked "$archive" "$inputs"; then (
+    lock_builds
+    ! baked "$archive" "$inputs" || exit 0
+    say "building image $name"
+    mkdir -p "$images_dir"
+    rm -f "$archive.inputs" "$images_dir/new.tar"
+    bake "$name" "$context" "$containerfile"
+    mv "$images_dir/new.tar" "$archive"
+    echo "$inputs" >"$archive.inputs"
+  ); fi
 }
+
+baked() { [[ -e $1 && $(cat "$1.inputs" 2>/dev/null) == "$2" ]]; }
 
 image_inputs() {
   {

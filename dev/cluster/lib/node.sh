@@ -146,6 +146,7 @@ clientConnection: {kubeconfig: /run/cluster/own/kubernetes/proxy.kubeconfig}
 mode: iptables
 clusterCIDR: $pod_range
 hostnameOverride: node$1
+iptables: {minSyncPeriod: 100ms}
 conntrack: {maxPerCore: 0, min: 0, tcpCloseWaitTimeout: 0s, tcpEstablishedTimeout: 0s}
 YAML
 }
@@ -173,6 +174,7 @@ IP
   # What kube-proxy has not sent elsewhere by now is no port of a Service. It
   # is refused, where it would be lost: clients that try https first would wait
   # for half a minute each time.
+  # shellcheck disable=SC2016 # expanded in the node
   in_node "$n" sh -ec 'for chain in OUTPUT FORWARD; do
     iptables -w 10 -A "$chain" -d "$0" -p tcp -j REJECT --reject-with tcp-reset
     iptables -w 10 -A "$chain" -d "$0" -j REJECT

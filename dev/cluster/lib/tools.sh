@@ -13,26 +13,45 @@ tools_needed() {
 # build_tools NAME...: builds those that are not there in the listed version.
 # One after the other: linking Kubernetes alone takes some gigabytes.
 build_tools() {
-  local name version package stamp
+  local name
   mkdir -p "$bin_dir" "$stamps"
   for name; do
-    read -r version package < <(awk -v name="$name" '$1 == name { print $2, $4 }' "$cluster_dir/versions") ||
-      die "no tool '$name' in the list of versions"
-    stamp="$version $package"
-    [[ $name != kubernetes ]] || stamp="$stamp $(kube_inputs)"
-    if [[ -e $bin_dir/$(product_of "$name") && $(cat "$stamps/$name" 2>/dev/null) == "$stamp" ]]; then
-      continue
-    fi
-    need_go
-    say "building $name $version"
-    rm -f "$stamps/$name"
-    if [[ $name == kubernetes ]]; then
-      build_kube "$version"
-    else
-      install_tool "$name" "$package@$version"
-    fi
-    echo "$stamp" >"$stamps/$name"
+    # A plain subshell, so that the lock goes with it and set -e holds in it.
+    if ! built "$name"; then (
+      lock_builds
+      build_tool "$name"
+    ); fi
   done
+}
+
+# Sets what the list says of a tool, and the stamp it gets once built so.
+read_tool() {
+  read -r version package < <(awk -v name="$1" '$1 == name { print $2, $4 }' "$cluster_dir/versions") ||
+    die "no tool '$1' in the list of versions"
+  stamp="$version $package"
+  [[ $1 != kubernetes ]] || stamp+=" $(kube_inputs)"
+}
+
+built() {
+  local version package stamp
+  read_tool "$1"
+  [[ -e $bin_dir/$(product_of "$1") && $(cat "$stamps/$1" 2>/dev/null) == "$stamp" ]]
+}
+
+build_tool() {
+  local version package stamp
+  # Another run may have built it while this one waited.
+  ! built "$1" || return 0
+  need_go
+  read_tool "$1"
+  say "building $1 $version"
+  rm -f "$stamps/$1"
+  if [[ $1 == kubernetes ]]; then
+    build_kube "$version"
+  else
+    install_tool "$1" "$package@$version"
+  fi
+  echo "$stamp" >"$stamps/$1"
 }
 
 product_of() { if [[ $1 == kubernetes ]]; then echo kube; else echo "$1"; fi; }
@@ -69,7 +88,7 @@ build_kube() {
     CGO_ENABLED=0 GOFLAGS='' timeout 3600 go build -trimpath -o "$bin_dir/kube.new" -ldflags \
       "-s -w -X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}" . >&2 ||
       die "building kubernetes failed"
-  ) || exit
+  )
   mv "$bin_dir/kube.new" "$bin_dir/kube"
   for name in "${kube_programs[@]}"; do
     ln -sfn kube "$bin_dir/$name"

@@ -36,7 +36,7 @@ use store::{Key, Store, Write};
 pub enum Fault {
     /// The server answers with this error, without carrying the request out.
     Status { code: u16, reason: &'static str, retry_after: Option<u32> },
-    /// The request is not carried out and never answered.
+    /// The request is not carried out and not answered as long as the client's process lives.
     Hang,
     /// The connection breaks before the request is carried out.
     Reset,
@@ -123,7 +123,7 @@ impl Connection {
         // The hook runs without any lock, so that it can act as another client just before the request.
         let fault = hook.and_then(|hook| hook(&record));
         match &fault {
-            Some(Fault::Hang) => return std::future::pending().await,
+            Some(Fault::Hang) => self.crashed().await,
             Some(Fault::CrashBefore) => self.crash(),
             _ => {}
         }
