@@ -9,8 +9,6 @@ pub const PENDING: &str = super::condition::PENDING;
 pub const PROGRESSING: &str = "Progressing";
 /// `spec.suspend` is true: the registry's pod is stopped on purpose.
 pub const SUSPENDED: &str = "Suspended";
-/// The resource is being deleted.
-pub const DELETING: &str = "Deleting";
 /// The stored object does not match its schema and cannot be read.
 pub const MALFORMED: &str = "Malformed";
 

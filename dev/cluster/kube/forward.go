@@ -1,3 +1,6 @@
+// The way from the host into the cluster's network. It must never change the
+// host's own network, nor listen anywhere but on loopback.
+
 package main
 
 import (
@@ -7,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +36,8 @@ func forward(args []string) error {
 	if err != nil {
 		return err
 	}
-	sockets, err := socketsIn(args[0])
+	// Held open: the file's path ends with the process it is named after.
+	namespace, err := os.Open(args[0])
 	if err != nil {
 		return err
 	}
@@ -51,7 +56,7 @@ func forward(args []string) error {
 		}
 		go func() {
 			defer near.Close()
-			far, err := sockets.dial(args[1])
+			far, err := dialIn(namespace, args[1])
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "forward:", err)
 				return
@@ -80,57 +85,29 @@ func splice(a, b *net.TCPConn) {
 	both.Wait()
 }
 
-// namespace makes connections on a thread that has moved into it.
-type namespace struct {
-	wanted chan request
-}
-
-type request struct {
-	address string
-	answer  chan result
-}
-
-type result struct {
-	conn *net.TCPConn
-	err  error
-}
-
-func socketsIn(path string) (*namespace, error) {
-	n := &namespace{wanted: make(chan request)}
-	ready := make(chan error)
+// dialIn connects from inside the namespace. A thread that has moved there can
+// not be given back to the runtime: it stays locked and so ends with the
+// goroutine, one thread a connection.
+func dialIn(namespace *os.File, address string) (*net.TCPConn, error) {
+	type result struct {
+		conn net.Conn
+		err  error
+	}
+	answer := make(chan result, 1)
 	go func() {
-		// Never unlocked: a thread that changed its namespace must not be
-		// given back to the runtime.
 		runtime.LockOSThread()
-		file, err := os.Open(path)
-		if err == nil {
-			err = unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
-		}
-		ready <- err
-		if err != nil {
+		if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err != nil {
+			answer <- result{err: err}
 			return
 		}
-		for r := range n.wanted {
-			r.answer <- connect(r.address)
-		}
+		// One literal address: its socket is made on this thread.
+		dialer := net.Dialer{Timeout: 10 * time.Second}
+		conn, err := dialer.Dial("tcp4", address)
+		answer <- result{conn, err}
 	}()
-	return n, <-ready
-}
-
-func (n *namespace) dial(address string) (*net.TCPConn, error) {
-	r := request{address: address, answer: make(chan result, 1)}
-	n.wanted <- r
-	got := <-r.answer
-	return got.conn, got.err
-}
-
-// connect runs on the thread in the namespace. A plain net.Dial of one literal
-// address makes its socket on the calling goroutine, hence on that thread.
-func connect(address string) result {
-	to, err := net.ResolveTCPAddr("tcp4", address)
-	if err != nil {
-		return result{err: err}
+	got := <-answer
+	if got.err != nil {
+		return nil, got.err
 	}
-	conn, err := net.DialTCP("tcp4", nil, to)
-	return result{conn: conn, err: err}
+	return got.conn.(*net.TCPConn), nil
 }

@@ -1,3 +1,5 @@
+// What the test cluster's Kubernetes is linked from. The versions of kubernetes
+// and etcd must never differ from those in ../versions.
 module wharf.test/cluster
 
 go 1.26.8

@@ -7,7 +7,7 @@
 missing_packages() {
   local entry
   for entry in runc:runc containerd:containerd ip:iproute2 iptables:iptables \
-    openssl:openssl flock:util-linux buildah:buildah skopeo:skopeo jq:jq; do
+    openssl:openssl flock:util-linux buildah:buildah skopeo:skopeo; do
     command -v "${entry%%:*}" >/dev/null || echo "${entry#*:}"
   done
   [[ -x /usr/lib/cni/ptp ]] || echo containernetworking-plugins

@@ -79,7 +79,7 @@ build_kube() {
   local version=$1 minor name package=k8s.io/component-base/version
   minor=${version#v1.}
   (
-    cd "$cluster_dir/kube"
+    cd "$cluster_dir/kube" || exit
     [[ $(go list -m -f '{{.Version}}' k8s.io/kubernetes) == "$version" ]] ||
       die "kube/go.mod and the list of versions differ on kubernetes"
     [[ $(go list -m -f '{{.Version}}' go.etcd.io/etcd/server/v3) == "$(version_of etcd)" ]] ||
