@@ -194,7 +194,7 @@ pub fn install_wharf() {
 }
 
 pub fn helm_install() {
-    run("dev/install", &[]);
+    run("dev/install-charts", &[]);
 }
 
 pub fn helm_uninstall() {
