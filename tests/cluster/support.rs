@@ -217,7 +217,7 @@ pub fn on_node(node: u8, arguments: &[&str]) -> String {
 
 /// The archive of an image that runs `sleep` and `cat`.
 pub fn archive() -> String {
-    format!("oci-archive:{}", checkout().join("target/dev/images/wharf.test-busybox-1.tar").display())
+    format!("oci-archive:{}", checkout().join("target/dev/images/wharf.test-app-1.tar").display())
 }
 
 /// Credentials and authority of a Registry in a folder, in the forms that clients read.
