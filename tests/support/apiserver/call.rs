@@ -191,7 +191,13 @@ impl Call {
         if !intent["metadata"]["managedFields"].is_null() {
             return Err(refuse(400, "BadRequest", "metadata.managedFields must be nil"));
         }
-        let decoded = (kind.decode)(intent.clone()).map_err(|error| refuse(400, "BadRequest", &error.to_string()))?;
+        // An intent may leave out what the type requires: an apply of a status has no spec. Its fields are judged within
+        // the object that is there.
+        let mut whole = intent.clone();
+        if let (Some(fields), Some(spec)) = (whole.as_object_mut(), live.as_ref().and_then(|live| live.get("spec"))) {
+            fields.entry("spec").or_insert_with(|| spec.clone());
+        }
+        let decoded = (kind.decode)(whole).map_err(|error| refuse(400, "BadRequest", &error.to_string()))?;
         if let Some(field) = ownership::unknown_field(kind, &intent, &decoded) {
             let message = format!("failed to create typed patch object: {field}: field not declared in schema");
             return Err(refuse(500, "", &message));

@@ -71,6 +71,7 @@ pub(super) fn served() -> Vec<Kind> {
         Kind::of::<apps::DaemonSet>(true),
         Kind::of::<coordination::Lease>(false),
         Kind::of::<events::Event>(false),
+        Kind::of::<k8s_openapi::api::storage::v1::StorageClass>(false),
         Kind::of::<wharf::api::Registry>(true),
         Kind::of::<wharf::api::NodeRuntime>(true),
     ]

@@ -1,0 +1,32 @@
+//! C5: after convergence, more passes and a restart write nothing, and the status stays as it is to the byte.
+
+use serde_json::json;
+
+use crate::world::{Process, cluster, everybody_else, run_until_quiet};
+
+#[tokio::test]
+async fn c5_after_convergence_nothing_is_written() {
+    for spec in [
+        json!({}),
+        json!({"suspend": true}),
+        json!({"storage": {"deletionPolicy": "Delete", "claim": {"size": "20480Mi", "storageClassName": "standard"}}}),
+        json!({"podTemplate": {"resources": {"requests": {"cpu": "1000m", "memory": "1024Mi"}}, "labels": {"a": "b"}}}),
+        json!({"storage": {"claim": {"storageClassName": "missing"}}}),
+        json!({"pullSecrets": {"serviceAccounts": ["missing"]}}),
+    ] {
+        let server = cluster(&spec);
+        run_until_quiet(&server, &server.connect()).await;
+        let status = server.get("Registry", "platform", "team").unwrap()["status"].clone();
+        let before = server.mutations().len();
+        for _restart in 0..2 {
+            let process = Process::start(server.client());
+            for _pass in 0..5 {
+                process.round().await;
+                everybody_else(&server);
+            }
+        }
+        let after = server.mutations();
+        assert!(after.len() == before, "{spec}: {:#?}", &after[before..]);
+        assert_eq!(server.get("Registry", "platform", "team").unwrap()["status"], status, "{spec}");
+    }
+}

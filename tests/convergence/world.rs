@@ -1,0 +1,302 @@
+//! A cluster with two nodes and a Registry, the operator's passes over it, and what everybody else in a cluster does.
+//! It must never use more of the operator than its controllers' passes: what they leave behind is what is judged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use kube::api::{Api, ListParams, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::watcher::Event;
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use wharf::api::{NodeRuntime, Registry, labels};
+use wharf::operator::apply::{Applier, MANAGER};
+use wharf::operator::backoff::Backoff;
+use wharf::operator::context::Context;
+use wharf::operator::metrics::Metrics;
+use wharf::operator::node_plan::Planner;
+use wharf::operator::pull_secret::Attacher;
+use wharf::operator::settings::Settings;
+use wharf::operator::view::View;
+use wharf::operator::{authority, node_runtimes, registry};
+use wharf::plan::Plan;
+
+use crate::apiserver::{Connection, Server};
+
+/// More rounds than any run needs.
+const ROUNDS: usize = 40;
+
+pub const KINDS: [&str; 10] = [
+    "Registry",
+    "Service",
+    "Deployment",
+    "PersistentVolumeClaim",
+    "ConfigMap",
+    "Secret",
+    "ServiceAccount",
+    "NodeRuntime",
+    "Node",
+    "Pod",
+];
+
+/// A cluster before the operator's first pass.
+pub fn cluster(spec: &Value) -> Server {
+    let server = Server::new();
+    for name in ["platform", "wharf-system", "wharf-nodes"] {
+        server.add(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
+    }
+    server.add(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "platform"}}));
+    server.add(&json!({
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "example.com/disk",
+    }));
+    for name in ["a", "b"] {
+        server.add(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/os": "linux"}}}));
+    }
+    add_registry(&server, spec);
+    server
+}
+
+pub fn add_registry(server: &Server, spec: &Value) {
+    server.add(&json!({
+        "apiVersion": "wharf.dev/v1alpha1",
+        "kind": "Registry",
+        "metadata": {"name": "team", "namespace": "platform"},
+        "spec": spec,
+    }));
+}
+
+/// One life of the operator's process: what it remembers dies with it.
+pub struct Process {
+    client: Client,
+    plan: watch::Sender<Arc<Plan>>,
+    metrics: Metrics,
+}
+
+impl Process {
+    pub fn start(client: Client) -> Self {
+        Self { client, plan: watch::channel(Arc::new(Plan::default())).0, metrics: Metrics::default() }
+    }
+
+    /// Every controller looks once at everything. Failures are left to the next round, as in the real process.
+    pub async fn round(&self) {
+        let Some(view) = view(&self.client).await else { return };
+        let Ok(authority) = authority::ensure(&self.client, "wharf-system", &self.metrics, now()).await else { return };
+        let applier = |manager| Applier::new(self.client.clone(), manager, self.metrics.clone());
+        node_runtimes::pass(&view, &applier("wharf/node-runtime")).await;
+        let planner = Planner {
+            client: self.client.clone(),
+            view: view.clone(),
+            applier: applier("wharf/node-plan"),
+            metrics: self.metrics.clone(),
+            namespace: "wharf-nodes".into(),
+            authority: authority.certificate.clone(),
+            plan: self.plan.clone(),
+        };
+        let _ = planner.pass(now()).await;
+        let reporter = Reporter { controller: "wharf-operator".into(), instance: None };
+        let context = Arc::new(Context {
+            client: self.client.clone(),
+            view: view.clone(),
+            settings: Settings {
+                namespace: "wharf-system".into(),
+                plan_namespace: "wharf-nodes".into(),
+                cluster_domain: "cluster.local".into(),
+                distribution_image: "example.com/registry:3".into(),
+            },
+            authority,
+            applier: applier(MANAGER),
+            plan: self.plan.subscribe(),
+            recorder: Recorder::new(self.client.clone(), reporter),
+            metrics: self.metrics.clone(),
+            backoff: Backoff::default(),
+            clock: now,
+        });
+        for object in view.registries.state() {
+            let _ = registry::reconcile(object, context.clone()).await;
+        }
+        let attacher = Attacher { client: &self.client, view: &view, metrics: &self.metrics };
+        let _ = attacher.sweep("platform").await;
+    }
+}
+
+fn now() -> Timestamp {
+    "2026-06-01T00:00:00Z".parse().unwrap()
+}
+
+/// Rounds of the operator and of everybody else until nothing changes any more, or the process crashed.
+pub async fn run_until_quiet(server: &Server, connection: &Connection) {
+    let process = Process::start(connection.client());
+    for _ in 0..ROUNDS {
+        let before = versions(server);
+        tokio::select! {
+            () = process.round() => {}
+            () = connection.crashed() => return,
+        }
+        everybody_else(server);
+        if versions(server) == before {
+            return;
+        }
+    }
+    panic!("not quiet after {ROUNDS} rounds: {:#?}", server.list("Registry"));
+}
+
+fn versions(server: &Server) -> Vec<Value> {
+    KINDS
+        .iter()
+        .flat_map(|kind| server.list(kind))
+        .map(|object| object["metadata"]["resourceVersion"].clone())
+        .collect()
+}
+
+/// What Kubernetes and the agents do: bind claims, start pods, report from nodes, collect garbage.
+pub fn everybody_else(server: &Server) {
+    for claim in server.list("PersistentVolumeClaim") {
+        set(server, "PersistentVolumeClaim", &claim, |object| {
+            object["status"] = json!({"phase": "Bound", "capacity": {"storage": "20Gi"}});
+        });
+    }
+    for deployment in server.list("Deployment") {
+        let replicas = deployment["spec"]["replicas"].clone();
+        let generation = deployment["metadata"]["generation"].clone();
+        set(server, "Deployment", &deployment, |object| {
+            object["status"] = json!({
+                "observedGeneration": generation, "availableReplicas": replicas, "updatedReplicas": replicas,
+                "readyReplicas": replicas, "replicas": replicas,
+            });
+        });
+    }
+    let index = server.get("ConfigMap", "wharf-nodes", "wharf-node-plan");
+    if let Some(text) = index.as_ref().and_then(|index| index["data"]["index.json"].as_str()) {
+        let revision = serde_json::from_str::<Value>(text).unwrap()["revision"].clone();
+        for runtime in server.list("NodeRuntime") {
+            set(server, "NodeRuntime", &runtime, |object| {
+                object["status"] =
+                    json!({"planRevision": revision, "conditions": [], "counts": {"written": 1, "exceptions": 0}});
+            });
+        }
+    }
+    server.collect_garbage();
+}
+
+/// Writes only what differs, as every good controller does.
+fn set(server: &Server, kind: &str, object: &Value, change: impl Fn(&mut Value)) {
+    let mut changed = object.clone();
+    change(&mut changed);
+    if changed["status"] != object["status"] {
+        let metadata = &object["metadata"];
+        let namespace = metadata["namespace"].as_str().unwrap_or_default();
+        server.set(kind, namespace, metadata["name"].as_str().unwrap(), change);
+    }
+}
+
+/// Everything in the cluster, without what differs between two undisturbed runs: identities, times and secrets. Of what is
+/// secret, and of hashes of it, only the presence is kept.
+pub fn state(server: &Server) -> BTreeMap<String, Value> {
+    let mut all = BTreeMap::new();
+    for object in KINDS.iter().flat_map(|kind| server.list(kind).into_iter().map(move |object| (kind, object))) {
+        let (kind, mut object) = object;
+        let name = format!(
+            "{kind} {}/{}",
+            object["metadata"]["namespace"].as_str().unwrap_or(""),
+            object["metadata"]["name"].as_str().unwrap()
+        );
+        mask(&mut object, *kind == "Secret");
+        all.insert(without_digest(&name), object);
+    }
+    all
+}
+
+/// A shard's name is made from its content, which has UIDs and addresses in it.
+fn without_digest(name: &str) -> String {
+    match name.strip_prefix("ConfigMap wharf-nodes/wharf-node-plan-") {
+        Some(_) => "ConfigMap wharf-nodes/wharf-node-plan-<digest>".to_owned(),
+        None => name.to_owned(),
+    }
+}
+
+fn mask(value: &mut Value, secret: bool) {
+    match value {
+        Value::Object(fields) => {
+            fields.remove("managedFields");
+            for (key, field) in fields {
+                let masked = matches!(
+                    key.as_str(),
+                    "uid"
+                        | "resourceVersion"
+                        | "creationTimestamp"
+                        | "lastTransitionTime"
+                        | "clusterIP"
+                        | "clusterIPs"
+                        | "generation"
+                        | "observedGeneration"
+                        | "planRevision"
+                        | "ca.crt"
+                        | "index.json"
+                        | "hosts.json"
+                ) || key == labels::INTENT
+                    || key == labels::CONTENT
+                    || key == labels::REGISTRY_UID;
+                if masked {
+                    *field = Value::String("<masked>".into());
+                } else if secret && key == "data" {
+                    let keys: Vec<String> = field.as_object().unwrap().keys().cloned().collect();
+                    *field = json!(keys);
+                } else if key == "name" && field.as_str().is_some_and(|name| name.starts_with("wharf-node-plan-")) {
+                    *field = Value::String("<masked>".into());
+                } else {
+                    mask(field, secret);
+                }
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(|element| mask(element, secret)),
+        _ => {}
+    }
+}
+
+/// The caches as a process would have them that has read everything just now; `None` when it cannot read.
+async fn view(client: &Client) -> Option<View> {
+    let (view, writers) = View::empty();
+    let managed = ListParams::default().labels(labels::MANAGED_SELECTOR);
+    let everything = ListParams::default();
+    fill::<DeserializeGuard<Registry>>(client, writers.registries, &everything).await?;
+    fill::<Deployment>(client, writers.deployments, &managed).await?;
+    fill::<Service>(client, writers.services, &managed).await?;
+    fill::<PersistentVolumeClaim>(client, writers.claims, &managed).await?;
+    fill::<ConfigMap>(client, writers.config_maps, &managed).await?;
+    fill::<Secret>(client, writers.secrets, &managed).await?;
+    fill::<ServiceAccount>(client, writers.service_accounts, &managed).await?;
+    fill::<ServiceAccount>(client, writers.attached_accounts, &ListParams::default().labels(labels::HAS_PULL_SECRETS))
+        .await?;
+    fill::<NodeRuntime>(client, writers.node_runtimes, &everything).await?;
+    let mut nodes = writers.nodes;
+    let list = Api::<Node>::all(client.clone()).list_metadata(&everything).await.ok()?;
+    put::<PartialObjectMeta<Node>>(&mut nodes, list.items);
+    Some(view)
+}
+
+async fn fill<K>(client: &Client, mut writer: Writer<K>, parameters: &ListParams) -> Option<()>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + 'static,
+{
+    let list = Api::<K>::all(client.clone()).list(parameters).await.ok()?;
+    put(&mut writer, list.items);
+    Some(())
+}
+
+fn put<K: Resource<DynamicType = ()> + Clone + 'static>(writer: &mut Writer<K>, items: Vec<K>) {
+    writer.apply_watcher_event(&Event::Init);
+    for item in items {
+        writer.apply_watcher_event(&Event::InitApply(item));
+    }
+    writer.apply_watcher_event(&Event::InitDone);
+}
