@@ -73,7 +73,7 @@ async fn a_policy_changed_at_the_last_moment_keeps_the_claim() {
     server.on_request(move |request| {
         if request.verb == "get" && request.resource == "registries.wharf.dev" {
             rival.set("Registry", "platform", "team", |registry| {
-                registry["spec"]["storage"]["deletionPolicy"] = json!("Retain")
+                registry["spec"]["storage"]["deletionPolicy"] = json!("Retain");
             });
         }
         None

@@ -5,7 +5,8 @@
 //! change, and no field was dropped from it. And every field of the intent stands in the object: so nobody else changed
 //! one. Server-side apply itself is not always a no-op (kubernetes/kubernetes#124605), hence the comparison here.
 
-use serde_json::{Map, Value};
+use json_patch::Patch;
+use serde_json::{Map, Value, json};
 
 use crate::api::labels;
 use crate::{plan, quantity};
@@ -37,6 +38,36 @@ fn contains(live: &Value, wanted: &Value, quantities: bool) -> bool {
         (Value::Array(live), Value::Array(wanted)) => list_contains(live, wanted, quantities),
         (Value::String(live), Value::String(wanted)) if quantities => quantity::equal(live, wanted),
         _ => live == wanted,
+    }
+}
+
+/// A patch that sets every list and value of the intent that the live object lacks; `None` when it lacks nothing. It tests
+/// the version that was looked at.
+pub(super) fn repair(manifest: &Value, live: &Value) -> Option<Patch> {
+    let mut operations = vec![json!({
+        "op": "test",
+        "path": "/metadata/resourceVersion",
+        "value": live.pointer("/metadata/resourceVersion")?,
+    })];
+    differences("", manifest, live, &mut operations);
+    if operations.len() == 1 {
+        return None;
+    }
+    serde_json::from_value(Value::Array(operations)).ok()
+}
+
+fn differences(path: &str, wanted: &Value, live: &Value, operations: &mut Vec<Value>) {
+    if contains(live, wanted, false) {
+        return;
+    }
+    if let (Value::Object(wanted), Value::Object(live)) = (wanted, live) {
+        for (key, value) in wanted {
+            let path = format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"));
+            differences(&path, value, live.get(key).unwrap_or(&Value::Null), operations);
+        }
+    } else {
+        // `add` replaces what is there.
+        operations.push(json!({"op": "add", "path": path, "value": wanted}));
     }
 }
 

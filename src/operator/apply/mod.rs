@@ -17,7 +17,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::call::{Action, CallError, Target, call};
+use super::call::{Action, CallError, Class, Target, call};
 use super::metrics::Metrics;
 
 /// The field manager of a Registry's children.
@@ -154,16 +154,36 @@ impl Applier {
         // A new object is applied without force, so that a namesake that somebody made a moment ago answers with a
         // conflict instead of being taken over.
         let parameters = PatchParams { force: child.live.is_some(), ..PatchParams::apply(self.manager) };
-        let request = self.api(&child.resource, &child.target);
-        call(
-            &self.metrics,
-            Action::Apply,
-            child.target.clone(),
-            request.patch(&child.target.name, &parameters, &Patch::Apply(&manifest)),
-        )
-        .await?;
+        let outcome = self.send_apply(child, &manifest, &parameters).await;
+        if let Err(refusal) = outcome {
+            // Elements that somebody put into a list of ours are not taken out by an apply, and can make the result
+            // invalid: then the whole list is set back first.
+            let repair = child.live.as_ref().and_then(|live| intent::repair(&child.manifest, live));
+            let Some(repair) = repair.filter(|_| refusal.class() == Class::Refused) else {
+                return Err(refusal);
+            };
+            let patch = Patch::Json::<()>(repair);
+            let api = self.api(&child.resource, &child.target);
+            let parameters = PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() };
+            let request = api.patch(&child.target.name, &parameters, &patch);
+            // What the API server said to the intent itself is the better answer.
+            if call(&self.metrics, Action::Patch, child.target.clone(), request).await.is_err() {
+                return Err(refusal);
+            }
+        }
         tracing::debug!(target = %child.target, "applied");
         Ok(true)
+    }
+
+    async fn send_apply(
+        &self,
+        child: &Child,
+        manifest: &Value,
+        parameters: &PatchParams,
+    ) -> Result<DynamicObject, CallError> {
+        let (api, patch) = (self.api(&child.resource, &child.target), Patch::Apply(manifest));
+        let request = api.patch(&child.target.name, parameters, &patch);
+        call(&self.metrics, Action::Apply, child.target.clone(), request).await
     }
 
     fn api(&self, resource: &ApiResource, target: &Target) -> Api<DynamicObject> {

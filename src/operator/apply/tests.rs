@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use super::intent::{annotated, satisfied};
+use super::intent::{annotated, repair, satisfied};
 use crate::api::labels;
 
 /// What the API server would hold after the manifest was applied: more fields, other notation.
@@ -58,4 +58,25 @@ fn a_field_that_was_dropped_changes_the_intent() {
     assert!(satisfied(&with, &with));
     assert!(!satisfied(&without, &with), "the live object still has what was dropped");
     assert_ne!(with["metadata"]["annotations"][labels::INTENT], without["metadata"]["annotations"][labels::INTENT]);
+}
+
+#[test]
+fn a_repair_sets_what_differs_and_nothing_else() {
+    let wanted =
+        json!({"metadata": {"name": "a"}, "spec": {"ports": [{"name": "registry", "port": 443}], "type": "ClusterIP"}});
+    let mut live = json!({
+        "metadata": {"name": "a", "resourceVersion": "9"},
+        "spec": {"ports": [{"name": "registry", "port": 444}], "type": "ClusterIP", "clusterIP": "10.96.0.1"},
+    });
+    let patch = repair(&wanted, &live).unwrap();
+    assert_eq!(
+        serde_json::to_value(&patch).unwrap(),
+        json!([
+            {"op": "test", "path": "/metadata/resourceVersion", "value": "9"},
+            {"op": "add", "path": "/spec/ports", "value": [{"name": "registry", "port": 443}]},
+        ])
+    );
+    json_patch::patch(&mut live, &patch).unwrap();
+    assert!(satisfied(&wanted, &live));
+    assert_eq!(repair(&wanted, &live), None);
 }
