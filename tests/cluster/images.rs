@@ -49,7 +49,7 @@ fn nobody_pushes_or_pulls_without_a_credential() {
     eventually("the pull is refused", || {
         let pod = other.get("pod", "thief")?;
         let waiting = pod.pointer("/status/containerStatuses/0/state/waiting")?.clone();
-        waiting["message"].as_str().unwrap_or_default().contains("401").then_some(())
+        waiting["message"].as_str().unwrap_or_default().contains("authorization failed").then_some(())
     });
 }
 

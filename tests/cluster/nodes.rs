@@ -22,10 +22,10 @@ fn uninstalling_leaves_nodes_as_they_were() {
         );
     }
     let before = [tree(1, FOLDER), tree(2, FOLDER)];
-    assert!(
-        !before.iter().any(|tree| tree.contains(".svc")),
-        "a Registry of another test is still on a node: {before:?}"
-    );
+    for node in [1, 2] {
+        let ours = on_node(node, &["sh", "-c", &format!("grep -rl wharf.dev {FOLDER} || true")]);
+        assert_eq!(ours, "", "without Wharf, nothing of Wharf's is on node {node}");
+    }
 
     helm_install();
     namespace.ready_registry("team", "{}");
@@ -71,6 +71,12 @@ fn a_users_own_host_file_is_left_alone_and_named() {
     kubectl(&["rollout", "restart", "daemonset/wharf-agent", "-n", "wharf-system"]);
     namespace.wait_for("team", "NodesConfigured", "True/AllNodes");
     assert!(on_node(1, &["cat", &file]).contains("wharf.dev"));
+    namespace.delete("registry", "team");
+    eventually("the entry is gone, the user's folder is not", || {
+        let left = on_node(1, &["ls", "-A", &folder]);
+        left.trim().is_empty().then_some(())
+    });
+    on_node(1, &["rmdir", &folder]);
 }
 
 #[test]
