@@ -46,7 +46,10 @@ fn another_replica_takes_over_when_the_leader_ends() {
         let lease = get(&["lease", "wharf-operator", "-n", "wharf-system"])?;
         lease["spec"]["holderIdentity"].as_str().filter(|name| !name.is_empty()).map(str::to_owned)
     };
-    let first = eventually("somebody leads", holder);
+    // The lease may still name a pod of before.
+    let first = eventually("a pod that is there leads", || {
+        holder().filter(|name| get(&["pod", name, "-n", "wharf-system"]).is_some())
+    });
     kubectl(&["delete", "pod", &first, "-n", "wharf-system", "--wait=false"]);
     eventually("somebody else leads", || holder().filter(|name| *name != first));
     namespace.ready_registry("team", "{}");
