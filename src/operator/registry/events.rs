@@ -47,6 +47,15 @@ fn transition(old: Option<&RegistryStatus>, next: &RegistryStatus) -> Option<Eve
         return None;
     }
     let stalled = condition::find(&next.conditions, condition::STALLED).is_some();
+    let was_ready = before.is_some_and(|before| before.status == "True");
+    // The steps of a start are in the status for whoever looks; they are no news.
+    let is_news = was_ready
+        || stalled
+        || after.status == "True"
+        || matches!(after.reason.as_str(), reason::POD_FAILING | reason::SUSPENDED);
+    if !is_news {
+        return None;
+    }
     let kind = if stalled || after.reason == reason::POD_FAILING { EventType::Warning } else { EventType::Normal };
     Some(event(kind, &after.reason, after.message.clone()))
 }
