@@ -19,6 +19,7 @@ pub mod settings;
 pub mod view;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_controller::LeaderElection;
@@ -27,6 +28,7 @@ use kube::{Client, Config};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::call::CALL_TIMEOUT;
 use self::controllers::Controllers;
 use self::metrics::Metrics;
 use self::settings::Settings;
@@ -37,6 +39,8 @@ use crate::telemetry::{Health, MetricsRegistry, server, shutdown_on_signal};
 const LEASE: &str = "wharf-operator";
 /// How long running passes may take to end after a signal; less than the pod's grace period.
 const GRACE: Duration = Duration::from_secs(20);
+/// The longest silence on a connection; watches are ended by the API server after 290 s at most.
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
 /// How often to look for what the process waits for at its start.
 const START_RETRY: Duration = Duration::from_secs(2);
 
@@ -120,6 +124,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
 async fn client() -> Result<Client, Error> {
     let mut config = Config::infer().await?;
     config.default_retry = false;
+    // A watch ends by itself before this; a connection that died without a word ends by it.
+    config.read_timeout = Some(READ_TIMEOUT);
     Client::try_from(config).map_err(|error| Error::Client(Box::new(error)))
 }
 
@@ -138,17 +144,21 @@ async fn lead(
         cluster_domain: options.cluster_domain.clone(),
         distribution_image: options.distribution_image.clone(),
     };
+    let leads = AtomicBool::new(false);
     let leading = election.with_lease(async {
         tracing::info!(identity = options.identity, "leading");
         metrics.set_leader(true);
+        leads.store(true, Ordering::Relaxed);
         Controllers { client, settings, identity: options.identity.clone(), metrics: metrics.clone() }
             .run(health, shutdown)
             .await
     });
     let stop = async {
         shutdown.cancelled().await;
-        // The controllers see the same signal and end by themselves; this is the bound.
-        sleep(GRACE).await;
+        // The controllers see the same signal and end by themselves; this is the bound. Who waits for the lease has none.
+        if leads.load(Ordering::Relaxed) {
+            sleep(GRACE).await;
+        }
     };
     let held = tokio::select! {
         result = leading => Some(result),
@@ -159,6 +169,7 @@ async fn lead(
         Some(Some(result)) => Ok(result?),
         Some(None) if !shutdown.is_cancelled() => Err(Error::LeaseLost),
         Some(None) => Ok(()),
+        None if !leads.load(Ordering::Relaxed) => Ok(()),
         None => {
             tracing::warn!("passes were still running {} s after the signal and are dropped", GRACE.as_secs());
             let _ = timeout(Duration::from_secs(5), election.release()).await;
@@ -170,15 +181,19 @@ async fn lead(
 /// Without its resource definitions the operator can do nothing; restarting would not make them appear.
 async fn wait_for_definitions(client: &Client) {
     let one = ListParams::default().limit(1);
+    let (registries, nodes) = (Api::<Registry>::all(client.clone()), Api::<NodeRuntime>::all(client.clone()));
     loop {
-        let registries = Api::<Registry>::all(client.clone()).list_metadata(&one).await.map(|_| ());
-        let nodes = Api::<NodeRuntime>::all(client.clone()).list_metadata(&one).await.map(|_| ());
-        match registries.and(nodes) {
-            Ok(()) => return,
-            Err(error) => {
+        let both = async {
+            registries.list_metadata(&one).await?;
+            nodes.list_metadata(&one).await
+        };
+        match timeout(CALL_TIMEOUT, both).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => {
                 tracing::warn!(%error, "cannot list Wharf's resources yet; install the chart wharf-crds, or check the API server");
-                sleep(START_RETRY).await;
             }
+            Err(_) => tracing::warn!("the API server does not answer a list of Wharf's resources"),
         }
+        sleep(START_RETRY).await;
     }
 }

@@ -91,3 +91,59 @@ fn nothing_is_written_once_all_is_as_wanted() {
     std::thread::sleep(Duration::from_secs(10));
     assert_eq!(versions(), before, "a restart of operator and agents writes nothing");
 }
+
+#[test]
+#[ignore = "needs cluster"]
+fn the_kustomize_form_is_accepted_as_it_stands() {
+    let _namespace = Namespace::new("kustomize");
+    let said = kubectl(&["apply", "--dry-run=server", "--server-side", "--force-conflicts", "-k", "deploy"]);
+    assert!(said.lines().count() > 15, "{said}");
+    assert!(said.contains("daemonset.apps/wharf-agent") && said.contains("registries.wharf.dev"), "{said}");
+}
+
+#[test]
+#[ignore = "needs cluster"]
+fn the_processes_tell_how_they_are() {
+    let namespace = Namespace::new("metrics");
+    namespace.ready_registry("team", "{}");
+    for (component, port, expected) in [
+        ("operator", 8080, "wharf_operator_passes_total{controller=\"registry\",outcome=\"completed\"}"),
+        ("agent", 8081, "wharf_agent_"),
+    ] {
+        let selector = format!("app.kubernetes.io/component={component}");
+        let pods = get(&["pods", "-n", "wharf-system", "-l", &selector]).unwrap();
+        let pod = pods["items"][0]["metadata"]["name"].as_str().expect("a pod runs").to_owned();
+        let raw = |path: &str| {
+            kubectl(&["get", "--raw", &format!("/api/v1/namespaces/wharf-system/pods/{pod}:{port}/proxy/{path}")])
+        };
+        assert_eq!(raw("healthz"), "ok\n");
+        assert_eq!(raw("readyz"), "ok\n");
+        let metrics = raw("metrics");
+        assert!(metrics.contains(expected), "{metrics}");
+    }
+}
+
+#[test]
+#[ignore = "needs cluster"]
+fn an_agent_reports_for_its_own_node_only() {
+    let _namespace = Namespace::new("reports");
+    let report = |node: &str| {
+        let arguments = [
+            "patch",
+            "noderuntime",
+            node,
+            "--subresource=status",
+            "--type=merge",
+            "--dry-run=server",
+            "-p",
+            r#"{"status":{"planRevision":1}}"#,
+            "--as=system:serviceaccount:wharf-system:wharf-agent",
+            "--as-user-extra=authentication.kubernetes.io/node-name=node1",
+        ];
+        crate::support::attempt("kubectl", &arguments, "")
+    };
+    report("node1").unwrap();
+    let said = report("node2").expect_err("a report for another node was accepted");
+    assert!(said.contains("node"), "{said}");
+    assert!(said.contains("ValidatingAdmissionPolicy"), "{said}");
+}

@@ -140,7 +140,7 @@ impl Observer<'_> {
         let view = self.view;
         let service = self.owned(&view.services, registry, names.service()).await?;
         let deployment = self.owned(&view.deployments, registry, &names.deployment()).await?;
-        let claim = self.claim(registry, names).await?;
+        let claim = self.claim(registry, names, &deployment).await?;
         let storage_class = self.storage_class(registry, &claim).await?;
         let pods = self.pods_unless_available(&deployment, names).await?;
         Ok(Observed {
@@ -188,7 +188,12 @@ impl Observer<'_> {
         })
     }
 
-    async fn claim(&self, registry: &Registry, names: &Names) -> Result<FoundClaim, CallError> {
+    async fn claim(
+        &self,
+        registry: &Registry,
+        names: &Names,
+        deployment: &Found<Deployment>,
+    ) -> Result<FoundClaim, CallError> {
         let name = names.claim();
         let claim = match cached(&self.view.claims, names.namespace(), &name) {
             Some(claim) => Some((*claim).clone()),
@@ -207,7 +212,10 @@ impl Observer<'_> {
         if !made_for_us {
             return Ok(FoundClaim::Foreign(whose(&claim)));
         }
-        if claim.annotations().get(labels::REGISTRY_UID) == registry.metadata.uid.as_ref() {
+        // A Deployment of this Registry uses the claim already, whatever became of the annotation.
+        if claim.annotations().get(labels::REGISTRY_UID) == registry.metadata.uid.as_ref()
+            || deployment.ours().is_some()
+        {
             return Ok(FoundClaim::Ours(claim));
         }
         let mounted_by = self.pods_that_mount(names.namespace(), &name).await?;
