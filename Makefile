@@ -21,7 +21,7 @@ test-unit: ## Unit tests, goldens, generated files, faults against the in-proces
 	cargo test --quiet
 
 test-charts: ## The charts: helm lint, kubeconform, and deploy/ as rendered from them.
-	dev/cluster/tools helm kubeconform kubectl
+	dev/cluster/tools helm kubeconform kubernetes
 	dev/charts/sync --check
 	dev/charts/lint
 	dev/charts/render --check

@@ -10,8 +10,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long anything may take before a test gives up. It is a bound against hanging, not an expectation.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long anything may take before a test gives up, 120 s or `WHARF_TEST_PATIENCE` seconds. It is a bound against
+/// hanging, not an expectation.
+fn patience() -> Duration {
+    let seconds = std::env::var("WHARF_TEST_PATIENCE").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(120))
+}
 
 pub fn checkout() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -85,7 +89,7 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = check() {
             return value;
         }
-        assert!(started.elapsed() < PATIENCE, "not within {} s: {what}\n{}", PATIENCE.as_secs(), picture());
+        assert!(started.elapsed() < patience(), "not within {} s: {what}\n{}", patience().as_secs(), picture());
         std::thread::sleep(Duration::from_millis(200));
     }
 }
