@@ -27,7 +27,8 @@ need_tools() {
     [[ -x $bin_dir/$tool ]] || missing+=("$tool")
   done
   if [[ ${#missing[@]} -gt 0 ]]; then
-    say "charts: missing ${missing[*]}; build with: dev/cluster/tools ${missing[*]}"
+    # kubectl is one of the names of the Kubernetes program.
+    say "charts: missing ${missing[*]}; build with: dev/cluster/tools ${missing[*]/kubectl/kubernetes}"
     exit "$exit_unable"
   fi
 }
