@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Login, Namespace, eventually, get, kubectl, run};
+use crate::support::{Login, Namespace, attempt, eventually, get, kubectl, run};
 
 fn scale(replicas: u8) {
     let number = format!("--replicas={replicas}");
@@ -18,6 +18,16 @@ fn scale(replicas: u8) {
     });
 }
 
+/// Brings the operator back to one replica when a test ends, also when it fails.
+struct OneReplica;
+
+impl Drop for OneReplica {
+    fn drop(&mut self) {
+        let arguments = ["scale", "deployment/wharf-operator", "-n", "wharf-system", "--replicas=1"];
+        let _ = attempt("kubectl", &arguments, "");
+    }
+}
+
 #[test]
 #[ignore = "needs cluster"]
 fn images_are_pulled_while_no_operator_runs() {
@@ -25,6 +35,7 @@ fn images_are_pulled_while_no_operator_runs() {
     namespace.ready_registry("team", "{}");
     let login = Login::new(&namespace, "team");
     login.push("app:1");
+    let _back = OneReplica;
     scale(0);
     login.push("app:2");
     namespace.pod("one", &login.reference("app:1"), "node1");
@@ -41,6 +52,7 @@ fn images_are_pulled_while_no_operator_runs() {
 #[ignore = "needs cluster"]
 fn another_replica_takes_over_when_the_leader_ends() {
     let namespace = Namespace::new("leaders");
+    let _back = OneReplica;
     scale(2);
     let holder = || {
         let lease = get(&["lease", "wharf-operator", "-n", "wharf-system"])?;
@@ -53,7 +65,6 @@ fn another_replica_takes_over_when_the_leader_ends() {
     kubectl(&["delete", "pod", &first, "-n", "wharf-system", "--wait=false"]);
     eventually("somebody else leads", || holder().filter(|name| *name != first));
     namespace.ready_registry("team", "{}");
-    scale(1);
 }
 
 #[test]

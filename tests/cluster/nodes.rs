@@ -1,13 +1,27 @@
 //! What Wharf does to nodes, and that it undoes it.
 
-use crate::support::{Login, Namespace, eventually, get, helm_install, helm_uninstall, kubectl, on_node, tree};
+use crate::support::{
+    Login, Namespace, attempt, eventually, get, helm_install, helm_uninstall, kubectl, on_node, tree,
+};
 
 const FOLDER: &str = "/etc/containerd";
+
+/// Installs Wharf again when a test ends, also when it fails.
+struct Installed;
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = attempt("dev/install-charts", &[], "");
+        }
+    }
+}
 
 #[test]
 #[ignore = "needs cluster"]
 fn uninstalling_leaves_nodes_as_they_were() {
     let namespace = Namespace::new("uninstall");
+    let _back = Installed;
     helm_uninstall();
     for node in [1, 2] {
         // A host file of the user's own, beside which Wharf has to live.
