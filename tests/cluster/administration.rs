@@ -89,6 +89,11 @@ fn nothing_is_written_once_all_is_as_wanted() {
         }
         all
     };
+    // Registries of earlier tests that go change the node plan.
+    eventually("this is the only Registry", || {
+        let all = get(&["registries", "-A"])?;
+        (all["items"].as_array()?.len() == 1).then_some(())
+    });
     // Readiness settles in several steps; from then on, nothing.
     let mut before = versions();
     eventually("the objects come to rest", || {
