@@ -68,3 +68,35 @@ pub(super) fn positive_quantity(_: &mut SchemaGenerator) -> Schema {
         }],
     })
 }
+
+/// A quantity as Kubernetes reports it. It is compared with [`positive_quantity`] by a rule, whose cost its length bounds.
+pub(super) fn capacity(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "maxLength": 32})
+}
+
+/// A DNS name in lower case, with at least one dot, and none that the cluster itself gives out.
+pub(super) fn host_name(_: &mut SchemaGenerator) -> Schema {
+    host()
+}
+
+/// Several of [`host_name`], each once.
+pub(super) fn host_names(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "set",
+        "items": host(),
+    })
+}
+
+fn host() -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 253,
+        "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$",
+        "x-kubernetes-validations": [{
+            "rule": "!self.endsWith('.svc') && !self.contains('.svc.')",
+            "message": "must be a name outside the cluster: names of Services are given out by the cluster itself",
+        }],
+    })
+}

@@ -47,6 +47,8 @@ pub fn next(outcome: &Outcome<'_>, now: Timestamp) -> RegistryStatus {
         observed_generation: outcome.registry.metadata.generation,
         address: Some(outcome.names.address()),
         ca_config_map_ref: Some(ConfigMapReference { name: outcome.names.authority() }),
+        storage: None,
+        external_addresses: Vec::new(),
         nodes: Some(counts),
         conditions: conditions(old, findings, outcome.registry.metadata.generation, now),
     }

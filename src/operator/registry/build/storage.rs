@@ -7,12 +7,14 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::Inputs;
 use crate::api::labels;
+use crate::api::registry::AccessMode;
 use crate::operator::apply::MANAGER;
 use crate::quantity;
 
 pub(super) fn claim(inputs: &Inputs<'_>) -> PersistentVolumeClaim {
     let wanted = &inputs.registry.spec.storage.claim;
     let live = inputs.observed.claim.usable();
+    let modes = wanted.access_modes.clone().unwrap_or_else(|| vec![AccessMode::ReadWriteOnce]);
     let mut metadata = inputs.unowned(inputs.names.claim());
     metadata.annotations =
         inputs.registry.metadata.uid.clone().map(|uid| BTreeMap::from([(labels::REGISTRY_UID.to_owned(), uid)]));
@@ -20,8 +22,7 @@ pub(super) fn claim(inputs: &Inputs<'_>) -> PersistentVolumeClaim {
         metadata,
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: Some(
-                live_access_modes(live)
-                    .unwrap_or_else(|| wanted.access_modes.iter().map(|mode| mode.as_str().to_owned()).collect()),
+                live_access_modes(live).unwrap_or_else(|| modes.iter().map(|mode| mode.as_str().to_owned()).collect()),
             ),
             storage_class_name: storage_class_name(live, wanted.storage_class_name.as_ref()),
             resources: Some(VolumeResourceRequirements {
