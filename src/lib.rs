@@ -10,3 +10,4 @@ pub mod operator;
 pub mod plan;
 mod quantity;
 pub mod telemetry;
+pub mod volume;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use wharf::{agent, api, operator, telemetry};
+use wharf::{agent, api, operator, telemetry, volume};
 
 /// Image registries and pull-through mirrors for a Kubernetes cluster.
 #[derive(Parser)]
@@ -27,6 +27,8 @@ enum Command {
     Operator(operator::Options),
     /// Make this node's container runtime follow the node plan (runs on every node).
     Agent(agent::Options),
+    /// Tell how full a registry's volume is (runs in the registry's pod).
+    Volume(volume::Options),
     /// Print the custom resource definitions as YAML, or write one file each.
     Crds {
         /// A folder for the files; without it, all are printed.
@@ -60,6 +62,7 @@ fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     match arguments.command {
         Command::Operator(options) => runtime.block_on(operator::run(options))?,
         Command::Agent(options) => runtime.block_on(agent::run(options))?,
+        Command::Volume(options) => runtime.block_on(volume::run(options))?,
         Command::Crds { .. } => {}
     }
     Ok(())

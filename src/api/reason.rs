@@ -29,6 +29,22 @@ pub const STORAGE_CLASS_MISSING: &str = "StorageClassMissing";
 pub const NO_DEFAULT_STORAGE_CLASS: &str = "NoDefaultStorageClass";
 /// A claim of that name exists and is not this Registry's.
 pub const CLAIM_NOT_OURS: &str = "ClaimNotOurs";
+/// The claim that the spec names does not exist.
+pub const CLAIM_MISSING: &str = "ClaimMissing";
+/// Another, older Registry keeps its images in the same place.
+pub const STORAGE_TAKEN: &str = "StorageTaken";
+/// The volume is growing.
+pub const EXPANDING: &str = "Expanding";
+/// The volume should grow, and its storage class does not allow it.
+pub const EXPANSION_UNSUPPORTED: &str = "ExpansionUnsupported";
+/// The storage system could not make the volume larger.
+pub const EXPANSION_FAILED: &str = "ExpansionFailed";
+/// The volume is nearly full.
+pub const NEARLY_FULL: &str = "NearlyFull";
+/// The volume is full: pushes fail.
+pub const FULL: &str = "Full";
+/// The images are kept in an object store.
+pub const OBJECT_STORE: &str = "ObjectStore";
 /// A claim left by an earlier Registry of this name is still mounted by another pod.
 pub const CLAIM_IN_USE: &str = "ClaimInUse";
 /// The claim is being deleted by somebody.
@@ -38,6 +54,8 @@ pub const CLAIM_LOST: &str = "ClaimLost";
 
 /// The registry's pod answers.
 pub const POD_READY: &str = "PodReady";
+/// The node that has the registry's volume does not answer, and the volume cannot be used elsewhere.
+pub const ATTACHED_ELSEWHERE: &str = "AttachedElsewhere";
 /// The registry's pod is starting.
 pub const POD_STARTING: &str = "PodStarting";
 /// The registry's pod cannot start; the message says why.

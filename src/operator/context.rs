@@ -13,6 +13,7 @@ use super::certificate::KeyedCertificate;
 use super::metrics::Metrics;
 use super::settings::Settings;
 use super::view::View;
+use super::volume::Volumes;
 use crate::plan::Plan;
 
 /// What every controller shares.
@@ -35,6 +36,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Failures in a row, by object.
     pub backoff: Backoff,
+    /// How full the Registries' volumes are.
+    pub volumes: Volumes,
     /// The clock.
     pub clock: fn() -> Timestamp,
 }

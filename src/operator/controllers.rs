@@ -31,6 +31,7 @@ use super::pull_secret::Attacher;
 use super::registry::{PassError, reconcile};
 use super::settings::Settings;
 use super::view::{Change, View};
+use super::volume::{self, Inquirer, Volumes};
 use crate::api::Registry;
 use crate::plan::Plan;
 use crate::telemetry::Health;
@@ -96,6 +97,7 @@ impl Controllers {
                 planner_loop(&planner, &wakes, shutdown),
                 node_loop(&context, &wakes, shutdown),
                 pull_secret_loop(&context, &wakes, shutdown),
+                volume_loop(&context, &wakes, shutdown),
             );
             Ok(())
         };
@@ -139,6 +141,7 @@ impl Controllers {
             recorder: Recorder::new(self.client.clone(), reporter),
             metrics: self.metrics.clone(),
             backoff: Backoff::default(),
+            volumes: Volumes::default(),
             clock: Timestamp::now,
         }
     }
@@ -258,6 +261,21 @@ async fn pull_secret_loop(context: &Context, wakes: &Wakes, shutdown: &Cancellat
         failures = outcome(guard, failures, first, "a pull secret could not be attached or taken off");
         wakes.pull_secrets.add(failed.iter().map(|(namespace, _)| (*namespace).clone()));
         wait(wakes.pull_secrets.added(), PLAN_DEBOUNCE, failures, shutdown).await;
+    }
+}
+
+/// Asks how full the volumes are. No request goes to the API server for it.
+async fn volume_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
+    let inquirer = Inquirer::default();
+    while !shutdown.is_cancelled() {
+        let changed = inquirer.round(&context.view, &context.volumes).await;
+        wakes
+            .registries
+            .add(changed.into_iter().map(|key| Key::new(&key.name).within(&key.namespace.unwrap_or_default())));
+        tokio::select! {
+            () = sleep(volume::INTERVAL) => {}
+            () = shutdown.cancelled() => {}
+        }
     }
 }
 

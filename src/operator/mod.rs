@@ -17,6 +17,7 @@ pub mod pull_secret;
 pub mod registry;
 pub mod settings;
 pub mod view;
+pub mod volume;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,6 +60,9 @@ pub struct Options {
     /// The cluster's DNS domain.
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
+    /// The image of Wharf itself, for what it adds to the pods of Registries.
+    #[arg(long)]
+    pub wharf_image: String,
     /// The image of CNCF distribution.
     #[arg(long, default_value = "docker.io/library/registry:3.1.2")]
     pub distribution_image: String,
@@ -142,6 +146,7 @@ async fn lead(
         namespace: options.namespace.clone(),
         plan_namespace: options.plan_namespace.clone(),
         cluster_domain: options.cluster_domain.clone(),
+        wharf_image: options.wharf_image.clone(),
         distribution_image: options.distribution_image.clone(),
     };
     let leads = AtomicBool::new(false);

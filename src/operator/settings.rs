@@ -9,6 +9,8 @@ pub struct Settings {
     pub plan_namespace: String,
     /// The cluster's DNS domain, such as `cluster.local`.
     pub cluster_domain: String,
+    /// The image of Wharf itself.
+    pub wharf_image: String,
     /// The image of the engine `Distribution`.
     pub distribution_image: String,
 }

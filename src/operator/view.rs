@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, PartialObjectMeta};
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -36,6 +37,8 @@ pub struct View {
     pub config_maps: Store<ConfigMap>,
     /// Secrets that Wharf made.
     pub secrets: Store<Secret>,
+    /// Disruption budgets that Wharf made.
+    pub disruption_budgets: Store<PodDisruptionBudget>,
     /// Service accounts that Wharf made.
     pub service_accounts: Store<ServiceAccount>,
     /// Service accounts to which Wharf attached a pull secret.
@@ -73,6 +76,8 @@ pub struct Writers {
     pub config_maps: reflector::store::Writer<ConfigMap>,
     /// See [`View::secrets`].
     pub secrets: reflector::store::Writer<Secret>,
+    /// See [`View::disruption_budgets`].
+    pub disruption_budgets: reflector::store::Writer<PodDisruptionBudget>,
     /// See [`View::service_accounts`].
     pub service_accounts: reflector::store::Writer<ServiceAccount>,
     /// See [`View::attached_accounts`].
@@ -93,6 +98,7 @@ impl View {
         let (claims, claims_writer) = reflector::store();
         let (config_maps, config_maps_writer) = reflector::store();
         let (secrets, secrets_writer) = reflector::store();
+        let (disruption_budgets, disruption_budgets_writer) = reflector::store();
         let (service_accounts, service_accounts_writer) = reflector::store();
         let (attached_accounts, attached_accounts_writer) = reflector::store();
         let (node_runtimes, node_runtimes_writer) = reflector::store();
@@ -105,6 +111,7 @@ impl View {
                 claims,
                 config_maps,
                 secrets,
+                disruption_budgets,
                 service_accounts,
                 attached_accounts,
                 node_runtimes,
@@ -117,6 +124,7 @@ impl View {
                 claims: claims_writer,
                 config_maps: config_maps_writer,
                 secrets: secrets_writer,
+                disruption_budgets: disruption_budgets_writer,
                 service_accounts: service_accounts_writer,
                 attached_accounts: attached_accounts_writer,
                 node_runtimes: node_runtimes_writer,
@@ -140,6 +148,7 @@ impl View {
             feed(client, writers.claims, managed.clone(), sender.clone(), child_changes),
             feed(client, writers.config_maps, managed.clone(), sender.clone(), config_map_changes),
             feed(client, writers.secrets, managed.clone(), sender.clone(), child_changes),
+            feed(client, writers.disruption_budgets, managed.clone(), sender.clone(), child_changes),
             feed(client, writers.service_accounts, managed, sender.clone(), child_changes),
             feed(client, writers.attached_accounts, attached, sender.clone(), account_changes),
             feed(client, writers.node_runtimes, everything.clone(), sender.clone(), |_| vec![Change::Node]),
@@ -165,6 +174,7 @@ impl View {
         self.claims.wait_until_ready().await?;
         self.config_maps.wait_until_ready().await?;
         self.secrets.wait_until_ready().await?;
+        self.disruption_budgets.wait_until_ready().await?;
         self.service_accounts.wait_until_ready().await?;
         self.attached_accounts.wait_until_ready().await?;
         self.node_runtimes.wait_until_ready().await?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, ListParams, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::events::{Recorder, Reporter};
@@ -25,6 +26,7 @@ use wharf::operator::node_plan::Planner;
 use wharf::operator::pull_secret::Attacher;
 use wharf::operator::settings::Settings;
 use wharf::operator::view::View;
+use wharf::operator::volume::Volumes;
 use wharf::operator::{authority, node_runtimes, registry};
 use wharf::plan::Plan;
 
@@ -33,7 +35,7 @@ use crate::apiserver::{Connection, Server};
 /// More rounds than any run needs.
 const ROUNDS: usize = 40;
 
-pub const KINDS: [&str; 10] = [
+pub const KINDS: [&str; 11] = [
     "Registry",
     "Service",
     "Deployment",
@@ -41,6 +43,7 @@ pub const KINDS: [&str; 10] = [
     "ConfigMap",
     "Secret",
     "ServiceAccount",
+    "PodDisruptionBudget",
     "NodeRuntime",
     "Node",
     "Pod",
@@ -111,6 +114,7 @@ impl Process {
                 namespace: "wharf-system".into(),
                 plan_namespace: "wharf-nodes".into(),
                 cluster_domain: "cluster.local".into(),
+                wharf_image: "example.com/wharf:1".into(),
                 distribution_image: "example.com/registry:3".into(),
             },
             authority,
@@ -119,6 +123,7 @@ impl Process {
             recorder: Recorder::new(self.client.clone(), reporter),
             metrics: self.metrics.clone(),
             backoff: Backoff::default(),
+            volumes: Volumes::default(),
             clock: now,
         });
         for object in view.registries.state() {
@@ -274,6 +279,7 @@ async fn view(client: &Client) -> Option<View> {
     fill::<PersistentVolumeClaim>(client, writers.claims, &managed).await?;
     fill::<ConfigMap>(client, writers.config_maps, &managed).await?;
     fill::<Secret>(client, writers.secrets, &managed).await?;
+    fill::<PodDisruptionBudget>(client, writers.disruption_budgets, &managed).await?;
     fill::<ServiceAccount>(client, writers.service_accounts, &managed).await?;
     fill::<ServiceAccount>(client, writers.attached_accounts, &ListParams::default().labels(labels::HAS_PULL_SECRETS))
         .await?;

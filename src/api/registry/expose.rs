@@ -104,7 +104,7 @@ pub enum IngressPreset {
     Nginx,
     /// For Traefik.
     Traefik,
-    /// For the HAProxy Kubernetes ingress controller.
+    /// For the `HAProxy` Kubernetes ingress controller.
     Haproxy,
     /// None: you give what your controller needs.
     None,

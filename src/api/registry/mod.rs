@@ -48,7 +48,8 @@ pub use self::storage::{AccessMode, Claim, DeletionPolicy, NameReference, Object
     printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodes.summary"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Engine", type_ = "string", json_path = ".spec.engine", priority = 1),
-    printcolumn(name = "Size", type_ = "string", json_path = ".spec.storage.claim.size", priority = 1),
+    printcolumn(name = "Size", type_ = "string", json_path = ".status.storage.capacity", priority = 1),
+    printcolumn(name = "Used %", type_ = "integer", json_path = ".status.storage.usedPercent", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]

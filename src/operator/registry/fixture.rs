@@ -4,7 +4,7 @@ use kube::api::ObjectMeta;
 
 use super::mint::{Credential, Minted};
 use super::names::Names;
-use super::observe::{Found, FoundClaim, Observed, StorageClassFact};
+use super::observe::{ClassTraits, Found, FoundClaim, Observed, StorageClassFact};
 use crate::api::Registry;
 use crate::operator::apply::Inventory;
 use crate::operator::certificate::KeyedCertificate;
@@ -36,6 +36,7 @@ pub(crate) fn settings() -> Settings {
         namespace: "wharf-system".into(),
         plan_namespace: "wharf-nodes".into(),
         cluster_domain: "cluster.local".into(),
+        wharf_image: "docker.io/library/wharf:1".into(),
         distribution_image: "docker.io/library/registry:3.1.2".into(),
     }
 }
@@ -46,7 +47,9 @@ pub(crate) fn nothing(names: &Names) -> Observed {
         service: Found::Absent,
         deployment: Found::Absent,
         claim: FoundClaim::Absent,
-        storage_class: StorageClassFact::Available,
+        storage_class: StorageClassFact::Available(ClassTraits::default()),
+        rival: None,
+        disruption_budget: Found::Absent,
         configuration: Found::Absent,
         authority: Found::Absent,
         credentials: Found::Absent,
@@ -54,6 +57,8 @@ pub(crate) fn nothing(names: &Names) -> Observed {
         pull_secret: Found::Absent,
         service_account: Found::Absent,
         pods: Vec::new(),
+        lost_nodes: Vec::new(),
+        volume: None,
         nodes: Vec::new(),
         host: names.address(),
         planned_since: None,
@@ -72,6 +77,7 @@ pub(crate) fn minted() -> Minted {
             password: "secret".into(),
             htpasswd: "wharf:$2y$04$hash\n".into(),
         },
+        upload_secret: "upload secret".into(),
         leaf: Some(KeyedCertificate { certificate: "leaf certificate\n".into(), key: "leaf key\n".into() }),
         issued_because: None,
     }

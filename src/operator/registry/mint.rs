@@ -20,6 +20,9 @@ pub const USERNAME_KEY: &str = "username";
 pub const PASSWORD_KEY: &str = "password";
 /// See [`USERNAME_KEY`]: the line that the engine reads.
 pub const HTPASSWD_KEY: &str = "htpasswd";
+/// Key of the same Secret: what the engine signs the state of uploads with, so that any of its pods, and the next one, goes
+/// on with an upload.
+pub const UPLOAD_SECRET_KEY: &str = "upload-secret";
 
 /// The engine checks the hash at each request. The password has 256 random bits, which no number of guesses finds, so the
 /// cheapest hash that bcrypt allows is as safe as a slow one.
@@ -44,14 +47,28 @@ impl fmt::Debug for Credential {
 }
 
 /// The secrets of a Registry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Minted {
     /// The credential.
     pub credential: Credential,
+    /// What the engine signs the state of uploads with.
+    pub upload_secret: String,
     /// The server certificate; `None` until the Service has an address.
     pub leaf: Option<KeyedCertificate>,
     /// Why the certificate was made in this pass.
     pub issued_because: Option<&'static str>,
+}
+
+/// Never shows a secret.
+impl fmt::Debug for Minted {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Minted")
+            .field("credential", &self.credential)
+            .field("leaf", &self.leaf)
+            .field("issued_because", &self.issued_because)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A secret could not be made.
@@ -80,9 +97,10 @@ pub fn mint(
         Some(credential) => credential,
         None => new_credential(&rand::random())?,
     };
+    let upload_secret = stored_upload_secret(&observed.credentials).unwrap_or_else(|| random_text(&rand::random()));
     let addresses = service_addresses(&observed.service);
     if addresses.is_empty() {
-        return Ok(Minted { credential, leaf: None, issued_because: None });
+        return Ok(Minted { credential, upload_secret, leaf: None, issued_because: None });
     }
     let subjects = certificate_names(names, &settings.cluster_domain, &addresses);
     let stored = stored_leaf(&observed.certificate, authority);
@@ -94,7 +112,7 @@ pub fn mint(
         (Some(leaf), None) => leaf,
         _ => issue(authority, &subjects, now)?,
     };
-    Ok(Minted { credential, leaf: Some(leaf), issued_because: reason })
+    Ok(Minted { credential, upload_secret, leaf: Some(leaf), issued_because: reason })
 }
 
 /// The cluster addresses of the Service; none before it exists.
@@ -143,9 +161,17 @@ fn stored_leaf(secret: &Found<Secret>, authority: &KeyedCertificate) -> Option<K
     (by_current_authority && !leaf.key.is_empty()).then_some(leaf)
 }
 
-fn new_credential(random: &[u8; 32]) -> Result<Credential, MintError> {
+fn stored_upload_secret(secret: &Found<Secret>) -> Option<String> {
+    text(secret.ours()?, UPLOAD_SECRET_KEY).filter(|text| !text.is_empty())
+}
+
+fn random_text(random: &[u8; 32]) -> String {
     use base64::Engine as _;
-    let password = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random);
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random)
+}
+
+fn new_credential(random: &[u8; 32]) -> Result<Credential, MintError> {
+    let password = random_text(random);
     let hash = bcrypt::hash(&password, BCRYPT_COST)?;
     Ok(Credential { username: USERNAME.to_owned(), htpasswd: format!("{USERNAME}:{hash}\n"), password })
 }

@@ -17,6 +17,7 @@ pub(crate) mod fixture;
 pub mod mint;
 pub mod names;
 pub mod observe;
+pub mod place;
 mod pods;
 mod status;
 mod validate;
@@ -100,8 +101,14 @@ async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<Pa
     }
     let finalizer = deletion::keep_finalizer_in_step(registry, context).await;
     let plan = context.plan.borrow().clone();
-    let looks = Observer { client: &context.client, view: &context.view, plan: &plan, metrics: &context.metrics };
-    let observed = match looks.observe(registry, &names).await {
+    let looks = Observer {
+        client: &context.client,
+        view: &context.view,
+        plan: &plan,
+        volumes: &context.volumes,
+        metrics: &context.metrics,
+    };
+    let observed = match Box::pin(looks.observe(registry, &names)).await {
         Ok(observed) => observed,
         Err(error) => {
             let next = status::unobserved(registry, &error, (context.clock)());
@@ -110,14 +117,13 @@ async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<Pa
         }
     };
 
-    let mut problems = validate::obstacles(&names, &observed);
+    let mut problems = validate::obstacles(registry, &names, &observed);
     let mut failures: Vec<CallError> = finalizer.err().into_iter().collect();
     if problems.is_empty() {
         failures.extend(write_children(registry, &names, &observed, context).await?);
     }
     let attachments = attach_pull_secrets(registry, &names, &problems, context, &mut failures).await;
-    let class = registry.spec.storage.claim.storage_class_name.as_deref();
-    problems.extend(validate::storage_class_problem(class, &observed.storage_class));
+    problems.extend(validate::shortcomings(registry, &observed));
 
     let outcome = status::Outcome {
         registry,

@@ -3,6 +3,8 @@
 
 /// Port on which the engine listens inside its pod.
 pub const ENGINE_PORT: i32 = 5000;
+/// Port on which the registry's pod tells how full its volume is, in the pod and on the Service.
+pub const VOLUME_PORT: i32 = 5001;
 /// Port of the Service; image references then need none.
 pub const SERVICE_PORT: i32 = 443;
 

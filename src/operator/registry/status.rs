@@ -1,12 +1,14 @@
 //! Derives a Registry's status from what was observed and done. Pure: the time is an argument.
 //! It must never turn "could not look" into "all is well".
 
+mod storage;
+
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::names::Names;
-use super::observe::{FoundClaim, Observed};
+use super::observe::Observed;
 use super::pods;
 use super::validate::Problem;
 use crate::api::condition::{self, Finding, Status, conditions};
@@ -38,7 +40,7 @@ pub struct Outcome<'a> {
 #[must_use]
 pub fn next(outcome: &Outcome<'_>, now: Timestamp) -> RegistryStatus {
     let old: &[Condition] = outcome.registry.status.as_ref().map_or(&[], |status| &status.conditions);
-    let parts = [storage(outcome), available(outcome), pull_secrets(outcome)];
+    let parts = [storage::finding(outcome), available(outcome), pull_secrets(outcome)];
     let mut findings = overall(outcome.names, outcome.registry.spec.suspend, &parts);
     let (counts, nodes) = nodes(outcome.observed);
     findings.extend(parts);
@@ -47,7 +49,7 @@ pub fn next(outcome: &Outcome<'_>, now: Timestamp) -> RegistryStatus {
         observed_generation: outcome.registry.metadata.generation,
         address: Some(outcome.names.address()),
         ca_config_map_ref: Some(ConfigMapReference { name: outcome.names.authority() }),
-        storage: None,
+        storage: storage::volume(outcome),
         external_addresses: Vec::new(),
         nodes: Some(counts),
         conditions: conditions(old, findings, outcome.registry.metadata.generation, now),
@@ -74,6 +76,11 @@ fn is_stalled(reason: &str) -> bool {
             | reason::REFUSED
             | reason::CLAIM_NOT_OURS
             | reason::CLAIM_LOST
+            | reason::CLAIM_MISSING
+            | reason::STORAGE_TAKEN
+            | reason::EXPANSION_UNSUPPORTED
+            | reason::EXPANSION_FAILED
+            | reason::FULL
             | reason::STORAGE_CLASS_MISSING
             | reason::NO_DEFAULT_STORAGE_CLASS
     )
@@ -103,49 +110,9 @@ fn overall(names: &Names, suspended: bool, parts: &[Finding]) -> Vec<Finding> {
     }
 }
 
-fn storage(outcome: &Outcome<'_>) -> Finding {
-    let kind = condition::STORAGE_READY;
-    if let Some(finding) = hindrance(outcome, kind, &["PersistentVolumeClaim"]) {
-        return finding;
-    }
-    let name = outcome.names.claim();
-    let FoundClaim::Ours(claim) = &outcome.observed.claim else {
-        return Finding::new(
-            kind,
-            Status::False,
-            reason::PROGRESSING,
-            format!("PersistentVolumeClaim {name} is being made"),
-        );
-    };
-    match claim.status.as_ref().and_then(|status| status.phase.as_deref()) {
-        Some("Bound") => {
-            let capacity = claim
-                .status
-                .as_ref()
-                .and_then(|status| status.capacity.as_ref()?.get("storage"))
-                .map_or_else(String::new, |size| format!(" with {}", size.0));
-            Finding::new(kind, Status::True, reason::BOUND, format!("PersistentVolumeClaim {name} is bound{capacity}"))
-        }
-        Some("Lost") => Finding::new(
-            kind,
-            Status::False,
-            reason::CLAIM_LOST,
-            format!(
-                "PersistentVolumeClaim {name} has lost its volume. Restore the PersistentVolume, or delete the claim to begin with an empty one"
-            ),
-        ),
-        _ => Finding::new(
-            kind,
-            Status::False,
-            reason::CLAIM_PENDING,
-            format!("PersistentVolumeClaim {name} is not bound yet: kubectl describe pvc {name}"),
-        ),
-    }
-}
-
 fn available(outcome: &Outcome<'_>) -> Finding {
     let kind = condition::AVAILABLE;
-    let kinds = ["Service", "Deployment", "ConfigMap", "Secret", "ServiceAccount"];
+    let kinds = ["Service", "Deployment", "ConfigMap", "Secret", "ServiceAccount", "PodDisruptionBudget"];
     if let Some(finding) = hindrance(outcome, kind, &kinds) {
         return finding;
     }
@@ -161,10 +128,19 @@ fn available(outcome: &Outcome<'_>) -> Finding {
         return Finding::new(kind, Status::False, reason::PROGRESSING, "The registry's objects are being made");
     };
     if is_available(deployment) {
-        return Finding::new(kind, Status::True, reason::POD_READY, "The registry's pod answers");
+        return Finding::new(kind, Status::True, reason::POD_READY, answering(deployment));
     }
-    let (reason, message) = pods::diagnosis(&outcome.observed.pods);
+    let (reason, message) = pods::diagnosis(&outcome.observed.pods, &outcome.observed.lost_nodes);
     Finding::new(kind, Status::False, reason, message)
+}
+
+fn answering(deployment: &Deployment) -> String {
+    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let there = deployment.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0);
+    if wanted == 1 {
+        return "The registry's pod answers".to_owned();
+    }
+    format!("{there} of {wanted} pods of the registry answer")
 }
 
 fn is_available(deployment: &Deployment) -> bool {

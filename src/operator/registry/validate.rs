@@ -1,10 +1,14 @@
 //! Decides whether a Registry can be built, and collects what stands in the way. Pure: values in, values out.
 //! It must never return on the first problem; a user wants to know all of them at once.
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+
 use crate::api::{condition, reason};
 
 use super::names::Names;
-use super::observe::{Found, FoundClaim, Observed, StorageClassFact};
+use super::observe::{ClassTraits, Found, FoundClaim, Observed, StorageClassFact, requested};
+use crate::api::Registry;
+use crate::quantity;
 
 /// Something that a user, or the cluster, has to mend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,21 +23,58 @@ pub struct Problem {
 
 /// Everything that forbids writing the children. Empty when they may be written.
 #[must_use]
-pub fn obstacles(names: &Names, observed: &Observed) -> Vec<Problem> {
+pub fn obstacles(registry: &Registry, names: &Names, observed: &Observed) -> Vec<Problem> {
     let mut problems = Vec::new();
     let taken = [
         foreign("Service", names.service(), &observed.service, condition::AVAILABLE),
         foreign("Deployment", &names.deployment(), &observed.deployment, condition::AVAILABLE),
-        foreign("ConfigMap", &names.configuration(), &observed.configuration, condition::AVAILABLE),
+        foreign("Secret", &names.configuration(), &observed.configuration, condition::AVAILABLE),
         foreign("ConfigMap", &names.authority(), &observed.authority, condition::AVAILABLE),
         foreign("Secret", &names.credentials(), &observed.credentials, condition::AVAILABLE),
         foreign("Secret", &names.certificate(), &observed.certificate, condition::AVAILABLE),
         foreign("Secret", &names.pull_secret(), &observed.pull_secret, condition::PULL_SECRETS_READY),
+        foreign("PodDisruptionBudget", &names.deployment(), &observed.disruption_budget, condition::AVAILABLE),
         foreign("ServiceAccount", &names.service_account(), &observed.service_account, condition::AVAILABLE),
     ];
     problems.extend(taken.into_iter().flatten());
-    problems.extend(claim_problem(names, &observed.claim));
+    problems.extend(observed.rival.as_deref().map(rivalry));
+    problems.extend(claim_problem(registry, names, &observed.claim));
+    // Which access modes a claim is made with depends on its class, so it is not made before there is one.
+    if observed.claim == FoundClaim::Absent {
+        problems.extend(class_problem(registry, &observed.storage_class));
+    }
     problems
+}
+
+/// What the cluster lacks, or cannot do, for what exists already. It does not forbid writing.
+#[must_use]
+pub fn shortcomings(registry: &Registry, observed: &Observed) -> Vec<Problem> {
+    match &observed.claim {
+        FoundClaim::Ours(claim) | FoundClaim::Left { claim, .. } => {
+            let bound = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
+            let problem = if bound {
+                growth_problem(registry, claim, &observed.storage_class)
+            } else {
+                class_problem(registry, &observed.storage_class)
+            };
+            problem.into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn storage_problem(reason: &'static str, message: String) -> Problem {
+    Problem { condition: condition::STORAGE_READY, reason, message }
+}
+
+fn rivalry(older: &str) -> Problem {
+    storage_problem(
+        reason::STORAGE_TAKEN,
+        format!(
+            "Registry {older} keeps its images in the same place and came first; two engines would damage them. Choose another \
+             place, or delete that Registry"
+        ),
+    )
 }
 
 fn foreign<K>(kind: &str, name: &str, found: &Found<K>, condition: &'static str) -> Option<Problem> {
@@ -50,15 +91,22 @@ fn foreign<K>(kind: &str, name: &str, found: &Found<K>, condition: &'static str)
     })
 }
 
-fn claim_problem(names: &Names, claim: &FoundClaim) -> Option<Problem> {
-    let name = names.claim();
-    let problem = |reason, message| Some(Problem { condition: condition::STORAGE_READY, reason, message });
+fn claim_problem(registry: &Registry, names: &Names, claim: &FoundClaim) -> Option<Problem> {
+    let name = registry.spec.storage.existing_claim_name.clone().unwrap_or_else(|| names.claim());
+    let problem = |reason, message| Some(storage_problem(reason, message));
     match claim {
         FoundClaim::Foreign(whose) => problem(
             reason::CLAIM_NOT_OURS,
             format!(
                 "PersistentVolumeClaim {name} exists and was not made for this Registry ({whose}). Remove or rename it, or \
                  choose another name for the Registry; nothing was changed"
+            ),
+        ),
+        FoundClaim::GivenMissing => problem(
+            reason::CLAIM_MISSING,
+            format!(
+                "there is no PersistentVolumeClaim {name} in this namespace, which spec.storage.existingClaimName names. Make \
+                 it, or make the Registry again without that field to have Wharf make one"
             ),
         ),
         FoundClaim::Left { mounted_by, .. } if !mounted_by.is_empty() => problem(
@@ -69,7 +117,17 @@ fn claim_problem(names: &Names, claim: &FoundClaim) -> Option<Problem> {
                 mounted_by.join(", ")
             ),
         ),
-        FoundClaim::Ours(claim) | FoundClaim::Left { claim, .. } if claim.metadata.deletion_timestamp.is_some() => {
+        FoundClaim::Given { mounted_by, .. } if !mounted_by.is_empty() => problem(
+            reason::CLAIM_IN_USE,
+            format!(
+                "PersistentVolumeClaim {name} is mounted by {}; the registry starts when that ends, so that nobody else \
+                 writes among its images",
+                mounted_by.join(", ")
+            ),
+        ),
+        FoundClaim::Ours(claim) | FoundClaim::Left { claim, .. } | FoundClaim::Given { claim, .. }
+            if claim.metadata.deletion_timestamp.is_some() =>
+        {
             problem(
                 reason::CLAIM_DELETING,
                 format!(
@@ -82,21 +140,17 @@ fn claim_problem(names: &Names, claim: &FoundClaim) -> Option<Problem> {
     }
 }
 
-/// What the cluster lacks for the claim. It does not forbid writing: the claim waits, and binds when the class appears.
-#[must_use]
-pub fn storage_class_problem(wanted: Option<&str>, fact: &StorageClassFact) -> Option<Problem> {
+/// What the cluster lacks for a claim that is not bound. It binds, or is made, when the class appears.
+fn class_problem(registry: &Registry, fact: &StorageClassFact) -> Option<Problem> {
+    let wanted = registry.spec.storage.claim.storage_class_name.as_deref().unwrap_or_default();
     let existing = |names: &[String]| {
         if names.is_empty() { "there is none".to_owned() } else { format!("existing classes: {}", names.join(", ")) }
     };
     let (reason, message) = match fact {
-        StorageClassFact::NotNeeded | StorageClassFact::Available => return None,
+        StorageClassFact::NotNeeded | StorageClassFact::Available(_) => return None,
         StorageClassFact::Missing(names) => (
             reason::STORAGE_CLASS_MISSING,
-            format!(
-                "there is no StorageClass {} ({}). Make it; the claim then binds by itself",
-                wanted.unwrap_or_default(),
-                existing(names)
-            ),
+            format!("there is no StorageClass {wanted} ({}). Make it; the claim then binds by itself", existing(names)),
         ),
         StorageClassFact::NoDefault(names) => (
             reason::NO_DEFAULT_STORAGE_CLASS,
@@ -107,5 +161,23 @@ pub fn storage_class_problem(wanted: Option<&str>, fact: &StorageClassFact) -> O
             ),
         ),
     };
-    Some(Problem { condition: condition::STORAGE_READY, reason, message })
+    Some(storage_problem(reason, message))
+}
+
+/// A volume that should grow and cannot. What is there goes on being used.
+fn growth_problem(registry: &Registry, claim: &PersistentVolumeClaim, fact: &StorageClassFact) -> Option<Problem> {
+    let wanted = &registry.spec.storage.claim.size.0;
+    let size = requested(claim).filter(|size| quantity::milli(size) < quantity::milli(wanted))?;
+    if matches!(fact, StorageClassFact::Available(ClassTraits { expandable: true, .. })) {
+        return None;
+    }
+    let class = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or("(none)");
+    Some(storage_problem(
+        reason::EXPANSION_UNSUPPORTED,
+        format!(
+            "the volume has {size} and cannot grow to {wanted}: StorageClass {class} does not exist any more or has no \
+             allowVolumeExpansion: true. Set it there if the driver can, or set spec.storage.claim.size back to {size}; the \
+             registry goes on with what it has"
+        ),
+    ))
 }

@@ -51,7 +51,7 @@ impl Kind {
 
     /// Whether `metadata.generation` counts this kind's changes; the core group does not use it.
     pub(super) fn counts_generations(&self) -> bool {
-        self.custom || self.group == "apps"
+        self.custom || matches!(self.group.as_str(), "apps" | "policy")
     }
 }
 
@@ -71,6 +71,8 @@ pub(super) fn served() -> Vec<Kind> {
         Kind::of::<apps::DaemonSet>(true),
         Kind::of::<coordination::Lease>(false),
         Kind::of::<events::Event>(false),
+        Kind::of::<k8s_openapi::api::policy::v1::PodDisruptionBudget>(true),
+        Kind::of::<k8s_openapi::api::storage::v1::CSIDriver>(false),
         Kind::of::<k8s_openapi::api::storage::v1::StorageClass>(false),
         Kind::of::<wharf::api::Registry>(true),
         Kind::of::<wharf::api::NodeRuntime>(true),

@@ -1,12 +1,14 @@
-//! The engine's configuration and the authority's certificate, as config maps: nothing here is secret.
+//! The engine's configuration, which holds a secret of its own, and the authority's certificate, which is public.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::ConfigMap;
-use serde_json::json;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use serde_json::{Value, json};
 
 use super::Inputs;
-use super::workload::{CERTIFICATE_FOLDER, DATA_FOLDER, USERS_FOLDER};
+use super::volumes::{CERTIFICATE_FOLDER, DATA_FOLDER, USERS_FOLDER};
+use crate::api::registry::{ObjectStore, RegistrySpec};
 use crate::operator::registry::mint::HTPASSWD_KEY;
 use crate::operator::registry::names::ENGINE_PORT;
 
@@ -15,11 +17,12 @@ pub(super) const CONFIGURATION_KEY: &str = "config.yml";
 /// The key of the authority's certificate, as other projects name it.
 const AUTHORITY_KEY: &str = "ca.crt";
 
-pub(super) fn engine(inputs: &Inputs<'_>) -> ConfigMap {
-    ConfigMap {
+pub(super) fn engine(inputs: &Inputs<'_>) -> Secret {
+    Secret {
         metadata: inputs.owned(inputs.names.configuration()),
-        data: Some(BTreeMap::from([(CONFIGURATION_KEY.to_owned(), distribution())])),
-        ..ConfigMap::default()
+        type_: Some("Opaque".to_owned()),
+        data: Some(BTreeMap::from([(CONFIGURATION_KEY.to_owned(), ByteString(distribution(inputs).into_bytes()))])),
+        ..Secret::default()
     }
 }
 
@@ -32,19 +35,15 @@ pub(super) fn authority(inputs: &Inputs<'_>) -> ConfigMap {
 }
 
 /// The configuration of CNCF distribution 3. JSON is YAML, and needs no writer of its own.
-pub(super) fn distribution() -> String {
+pub(super) fn distribution(inputs: &Inputs<'_>) -> String {
     let configuration = json!({
         "version": "0.1",
         "log": {"level": "info", "formatter": "json"},
-        "storage": {
-            "filesystem": {"rootdirectory": DATA_FOLDER},
-            "cache": {"blobdescriptor": "inmemory"},
-            "delete": {"enabled": true},
-            // An upload that was given up holds space; a week is longer than any push.
-            "maintenance": {"uploadpurging": {"enabled": true, "age": "168h", "interval": "24h", "dryrun": false}},
-        },
+        "storage": storage(&inputs.registry.spec),
         "http": {
             "addr": format!(":{ENGINE_PORT}"),
+            // It signs the state of uploads: with one of its own, each pod would refuse what another began.
+            "secret": inputs.minted.upload_secret,
             // Shorter than the pod's grace period, so that running transfers end by themselves.
             "draintimeout": "30s",
             "headers": {"X-Content-Type-Options": ["nosniff"]},
@@ -60,4 +59,40 @@ pub(super) fn distribution() -> String {
     let mut text = serde_json::to_string_pretty(&configuration).unwrap_or_default();
     text.push('\n');
     text
+}
+
+fn storage(spec: &RegistrySpec) -> Value {
+    let mut storage = json!({
+        "delete": {"enabled": true},
+        // An upload that was given up holds space; a week is longer than any push.
+        "maintenance": {"uploadpurging": {"enabled": true, "age": "168h", "interval": "24h", "dryrun": false}},
+        // Nodes and clients need not reach the object store, nor trust it.
+        "redirect": {"disable": true},
+    });
+    let Some(fields) = storage.as_object_mut() else {
+        return storage;
+    };
+    match &spec.storage.s3 {
+        Some(store) => fields.insert("s3".to_owned(), object_store(store)),
+        None => fields.insert("filesystem".to_owned(), json!({"rootdirectory": DATA_FOLDER})),
+    };
+    // What one pod remembers, another may have deleted: a push would then skip a layer that is gone.
+    if spec.replicas == 1 {
+        fields.insert("cache".to_owned(), json!({"blobdescriptor": "inmemory"}));
+    }
+    storage
+}
+
+/// No credentials: the engine finds them in the file that is mounted, or by the pod's identity in the cloud.
+fn object_store(store: &ObjectStore) -> Value {
+    let mut driver = json!({
+        "bucket": store.bucket,
+        "region": store.region,
+        "rootdirectory": format!("/{}", store.prefix.trim_matches('/')),
+    });
+    if let (Some(endpoint), Some(fields)) = (&store.endpoint, driver.as_object_mut()) {
+        fields.insert("regionendpoint".to_owned(), endpoint.clone().into());
+        fields.insert("forcepathstyle".to_owned(), true.into());
+    }
+    driver
 }

@@ -2,9 +2,13 @@
 //! wrong was settled before.
 
 mod configuration;
+mod disruption;
+mod engine;
+mod gauge;
 mod secrets;
 mod service;
 mod storage;
+mod volumes;
 mod workload;
 
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -63,7 +67,6 @@ impl Inputs<'_> {
 pub fn build(inputs: &Inputs<'_>) -> Desired {
     let observed = inputs.observed;
     let mut reads = vec![
-        Child::new(&storage::claim(inputs), observed.claim.usable()),
         Child::new(&service_account(inputs), observed.service_account.ours()),
         Child::new(&secrets::credentials(inputs), observed.credentials.ours()),
         Child::new(&secrets::pull_secret(inputs), observed.pull_secret.ours()),
@@ -71,6 +74,10 @@ pub fn build(inputs: &Inputs<'_>) -> Desired {
         Child::new(&configuration::engine(inputs), observed.configuration.ours()),
     ];
     let mut stages = vec![vec![Child::new(&service::service(inputs), observed.service.ours())]];
+    if let Some(claim) = storage::claim(inputs) {
+        reads.insert(0, Child::new(&claim, observed.claim.usable()));
+    }
+    reads.extend(disruption::budget(inputs).map(|budget| Child::new(&budget, observed.disruption_budget.ours())));
     if let Some(leaf) = &inputs.minted.leaf {
         reads.push(Child::new(&secrets::certificate(inputs, leaf), observed.certificate.ours()));
         stages.push(reads);
@@ -83,8 +90,10 @@ pub fn build(inputs: &Inputs<'_>) -> Desired {
 
 /// The pod's own identity, which has no right and no token.
 fn service_account(inputs: &Inputs<'_>) -> ServiceAccount {
+    let identity = inputs.registry.spec.service_account.clone().unwrap_or_default();
+    let annotations = (!identity.annotations.is_empty()).then_some(identity.annotations);
     ServiceAccount {
-        metadata: inputs.owned(inputs.names.service_account()),
+        metadata: ObjectMeta { annotations, ..inputs.owned(inputs.names.service_account()) },
         automount_service_account_token: Some(false),
         ..ServiceAccount::default()
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Inputs;
 use crate::operator::certificate::KeyedCertificate;
-use crate::operator::registry::mint::{HTPASSWD_KEY, PASSWORD_KEY, USERNAME_KEY};
+use crate::operator::registry::mint::{HTPASSWD_KEY, PASSWORD_KEY, UPLOAD_SECRET_KEY, USERNAME_KEY};
 
 pub(super) fn credentials(inputs: &Inputs<'_>) -> Secret {
     let credential = &inputs.minted.credential;
@@ -17,6 +17,7 @@ pub(super) fn credentials(inputs: &Inputs<'_>) -> Secret {
         (USERNAME_KEY, &credential.username),
         (PASSWORD_KEY, &credential.password),
         (HTPASSWD_KEY, &credential.htpasswd),
+        (UPLOAD_SECRET_KEY, &inputs.minted.upload_secret),
     ];
     secret(inputs, inputs.names.credentials(), "Opaque", &texts)
 }

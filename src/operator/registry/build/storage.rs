@@ -9,12 +9,19 @@ use super::Inputs;
 use crate::api::labels;
 use crate::api::registry::AccessMode;
 use crate::operator::apply::MANAGER;
+use crate::operator::registry::observe::{ClassTraits, StorageClassFact, capacity, requested};
 use crate::quantity;
 
-pub(super) fn claim(inputs: &Inputs<'_>) -> PersistentVolumeClaim {
+/// The claim that Wharf makes; `None` where the images are kept elsewhere.
+pub(super) fn claim(inputs: &Inputs<'_>) -> Option<PersistentVolumeClaim> {
+    let storage = &inputs.registry.spec.storage;
+    (storage.s3.is_none() && storage.existing_claim_name.is_none()).then(|| own_claim(inputs))
+}
+
+fn own_claim(inputs: &Inputs<'_>) -> PersistentVolumeClaim {
     let wanted = &inputs.registry.spec.storage.claim;
     let live = inputs.observed.claim.usable();
-    let modes = wanted.access_modes.clone().unwrap_or_else(|| vec![AccessMode::ReadWriteOnce]);
+    let modes = wanted.access_modes.clone().unwrap_or_else(|| vec![default_mode(&inputs.observed.storage_class)]);
     let mut metadata = inputs.unowned(inputs.names.claim());
     metadata.annotations =
         inputs.registry.metadata.uid.clone().map(|uid| BTreeMap::from([(labels::REGISTRY_UID.to_owned(), uid)]));
@@ -26,7 +33,10 @@ pub(super) fn claim(inputs: &Inputs<'_>) -> PersistentVolumeClaim {
             ),
             storage_class_name: storage_class_name(live, wanted.storage_class_name.as_ref()),
             resources: Some(VolumeResourceRequirements {
-                requests: Some(BTreeMap::from([("storage".to_owned(), size(live, &wanted.size))])),
+                requests: Some(BTreeMap::from([(
+                    "storage".to_owned(),
+                    size(live, &wanted.size, &inputs.observed.storage_class),
+                )])),
                 ..VolumeResourceRequirements::default()
             }),
             ..PersistentVolumeClaimSpec::default()
@@ -57,10 +67,27 @@ fn sent_by_us(claim: &PersistentVolumeClaim) -> bool {
     })
 }
 
-/// A claim never shrinks: one that was taken over may be larger than asked for.
-fn size(live: Option<&PersistentVolumeClaim>, wanted: &Quantity) -> Quantity {
-    let present = live
-        .and_then(|claim| claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage"))
-        .filter(|present| quantity::milli(&present.0) >= quantity::milli(&wanted.0));
-    present.unwrap_or(wanted).clone()
+/// Kubernetes itself keeps a second pod away where it can, which is where a CSI driver makes the volume.
+fn default_mode(class: &StorageClassFact) -> AccessMode {
+    match class {
+        StorageClassFact::Available(ClassTraits { by_csi_driver: true, .. }) => AccessMode::ReadWriteOncePod,
+        _ => AccessMode::ReadWriteOnce,
+    }
+}
+
+/// The size to ask for. A volume never shrinks: one that was taken over may be larger than asked for, and one whose class
+/// does not let it grow stays as it is. Only a request that was not granted is taken back, as far as Kubernetes lets it be:
+/// to more than the volume has.
+fn size(live: Option<&PersistentVolumeClaim>, wanted: &Quantity, class: &StorageClassFact) -> Quantity {
+    let Some((claim, present)) = live.and_then(|claim| Some((claim, requested(claim)?))) else {
+        return wanted.clone();
+    };
+    let milli = |text: &str| quantity::milli(text).unwrap_or_default();
+    let unbound = capacity(claim).is_none();
+    let granted = capacity(claim).map_or(0, milli);
+    let (present_size, wanted_size) = (milli(present), milli(&wanted.0));
+    let may_grow = matches!(class, StorageClassFact::Available(ClassTraits { expandable: true, .. }));
+    let grows = wanted_size > present_size && (may_grow && !unbound);
+    let recedes = wanted_size < present_size && !unbound && granted < present_size && wanted_size > granted;
+    if grows || recedes { wanted.clone() } else { Quantity(present.to_owned()) }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::operator::registry::fixture;
-use crate::operator::registry::observe::FoundClaim;
+use crate::operator::registry::observe::{ClassTraits, FoundClaim, StorageClassFact};
 
 fn desired(registry: &Registry, observed: &Observed, minted: &Minted) -> Desired {
     let names = fixture::names(registry);
@@ -37,7 +37,7 @@ fn the_children_come_in_the_order_in_which_they_need_each_other() {
             "Service platform/team",
             "PersistentVolumeClaim platform/team-registry, ServiceAccount platform/team-registry, \
              Secret platform/team-registry-credentials, Secret platform/team-pull, ConfigMap platform/team-ca, \
-             ConfigMap platform/team-registry, Secret platform/team-registry-tls",
+             Secret platform/team-registry, Secret platform/team-registry-tls",
             "Deployment platform/team-registry",
         ]
     );
@@ -77,6 +77,7 @@ fn live_claim(size: &str, class: Option<&str>, managed_fields: &Value) -> Persis
             "storageClassName": class,
             "resources": {"requests": {"storage": size}},
         },
+        "status": {"phase": "Bound", "capacity": {"storage": size}},
     }))
     .unwrap()
 }
@@ -86,6 +87,7 @@ fn a_claim_taken_over_keeps_what_kubernetes_fixed() {
     let registry = fixture::team("{storage: {claim: {size: 20Gi}}}");
     let claim_after = |live: PersistentVolumeClaim| {
         let mut observed = fixture::nothing(&fixture::names(&registry));
+        observed.storage_class = StorageClassFact::Available(ClassTraits { by_csi_driver: false, expandable: true });
         observed.claim = FoundClaim::Left { claim: live, mounted_by: Vec::new() };
         child(&desired(&registry, &observed, &fixture::minted()), "PersistentVolumeClaim")["spec"].clone()
     };
@@ -103,6 +105,55 @@ fn a_claim_taken_over_keeps_what_kubernetes_fixed() {
         "fieldsV1": {"f:spec": {"f:storageClassName": {}}},
     }]);
     assert_eq!(claim_after(live_claim("20Gi", Some("fast"), &sent))["storageClassName"], "fast");
+}
+
+#[test]
+fn a_claim_grows_where_it_can_and_takes_back_only_what_was_not_granted() {
+    let size_after = |wanted: &str, asked: &str, granted: Option<&str>, expandable: bool| {
+        let registry = fixture::team(&format!("{{storage: {{claim: {{size: {wanted}}}}}}}"));
+        let mut live = live_claim(asked, Some("standard"), &json!([]));
+        live.status = granted.map(|size| serde_json::from_value(json!({"capacity": {"storage": size}})).unwrap());
+        let mut observed = fixture::nothing(&fixture::names(&registry));
+        observed.claim = FoundClaim::Ours(live);
+        observed.storage_class = StorageClassFact::Available(ClassTraits { by_csi_driver: true, expandable });
+        let desired = desired(&registry, &observed, &fixture::minted());
+        child(&desired, "PersistentVolumeClaim")["spec"]["resources"]["requests"]["storage"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    for (wanted, asked, granted, expandable, expected) in [
+        ("20Gi", "20480Mi", Some("20Gi"), true, "20480Mi"),
+        ("40Gi", "20Gi", Some("20Gi"), true, "40Gi"),
+        ("40Gi", "20Gi", Some("20Gi"), false, "20Gi"),
+        // Kubernetes refuses to change a claim that is not bound.
+        ("40Gi", "20Gi", None, true, "20Gi"),
+        // An expansion that failed is taken back, but never to less than the volume has.
+        ("30Gi", "40Gi", Some("20Gi"), true, "30Gi"),
+        ("30Gi", "40Gi", Some("20Gi"), false, "30Gi"),
+        ("20Gi", "40Gi", Some("20Gi"), true, "40Gi"),
+        ("10Gi", "40Gi", Some("40Gi"), true, "40Gi"),
+    ] {
+        assert_eq!(
+            size_after(wanted, asked, granted, expandable),
+            expected,
+            "{wanted} {asked} {granted:?} {expandable}"
+        );
+    }
+}
+
+#[test]
+fn the_access_mode_is_the_strictest_that_the_class_offers() {
+    let modes = |spec: &str, by_csi_driver: bool| {
+        let registry = fixture::team(spec);
+        let mut observed = fixture::nothing(&fixture::names(&registry));
+        observed.storage_class = StorageClassFact::Available(ClassTraits { by_csi_driver, expandable: false });
+        let desired = desired(&registry, &observed, &fixture::minted());
+        child(&desired, "PersistentVolumeClaim")["spec"]["accessModes"].clone()
+    };
+    assert_eq!(modes("{}", true), json!(["ReadWriteOncePod"]));
+    assert_eq!(modes("{}", false), json!(["ReadWriteOnce"]));
+    assert_eq!(modes("{storage: {claim: {accessModes: [ReadWriteMany]}}}", true), json!(["ReadWriteMany"]));
 }
 
 #[test]
@@ -124,11 +175,12 @@ fn nothing_empty_is_ever_sent() {
             _ => {}
         }
     }
-    let registry = fixture::team("{}");
-    let desired = desired(&registry, &fixture::nothing(&fixture::names(&registry)), &fixture::minted());
-    desired.children().for_each(|child| walk(child.manifest(), &child.target().to_string()));
+    for spec in ["{}", "{replicas: 2, storage: {s3: {bucket: images}}}", "{storage: {existingClaimName: mine}}"] {
+        let registry = fixture::team(spec);
+        let desired = desired(&registry, &fixture::nothing(&fixture::names(&registry)), &fixture::minted());
+        desired.children().for_each(|child| walk(child.manifest(), &child.target().to_string()));
+    }
 }
-
 /// One folder a case: `registry.yaml` in, `objects.yaml` out. `WHARF_UPDATE_GOLDEN=1` writes the second anew; read the
 /// difference before you commit it.
 #[test]

@@ -1,19 +1,23 @@
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::operator::call::{Action, Cause, Target};
 use crate::operator::registry::fixture;
-use crate::operator::registry::observe::{Found, StorageClassFact};
-use crate::operator::registry::validate::{obstacles, storage_class_problem};
+use crate::operator::registry::observe::{ClassTraits, Found, FoundClaim, StorageClassFact};
+use crate::operator::registry::validate::{obstacles, shortcomings};
+use crate::operator::volume::{Level, VolumeUse};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 fn claim(phase: &str) -> PersistentVolumeClaim {
-    serde_json::from_value(
-        json!({"metadata": {"name": "team-registry"}, "status": {"phase": phase, "capacity": {"storage": "20Gi"}}}),
-    )
+    serde_json::from_value(json!({
+        "metadata": {"name": "team-registry"},
+        "spec": {"resources": {"requests": {"storage": "20Gi"}}},
+        "status": {"phase": phase, "capacity": {"storage": "20Gi"}},
+    }))
     .unwrap()
 }
 
@@ -54,8 +58,8 @@ fn after(spoil: impl FnOnce(&mut Case)) -> RegistryStatus {
     let mut case =
         Case { observed: serving(&names), registry, failures: Vec::new(), attachments: vec![Attachment::Attached] };
     spoil(&mut case);
-    let mut problems = obstacles(&names, &case.observed);
-    problems.extend(storage_class_problem(None, &case.observed.storage_class));
+    let mut problems = obstacles(&case.registry, &names, &case.observed);
+    problems.extend(shortcomings(&case.registry, &case.observed));
     let outcome = Outcome {
         registry: &case.registry,
         names: &names,
@@ -108,6 +112,7 @@ fn each_trouble_has_its_reason_and_says_who_must_act() {
     let waiting = pod(json!({"metadata": {"name": "p"}, "status": {"containerStatuses": [
         {"name": "registry", "image": "x", "imageID": "", "ready": false, "restartCount": 1,
          "state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off 40s"}}}]}}));
+    let stranded = pod(json!({"metadata": {"name": "p"}, "spec": {"nodeName": "gone", "containers": []}}));
     let unschedulable = pod(json!({"metadata": {"name": "p"}, "status": {"conditions": [
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}]}}));
     let cases: Vec<(Spoil, &str, &str)> = vec![
@@ -149,14 +154,51 @@ fn each_trouble_has_its_reason_and_says_who_must_act() {
             "Reconciling/ClaimPending",
         ),
         (
-            Box::new(|case| case.observed.storage_class = StorageClassFact::Missing(vec!["standard".into()])),
+            Box::new(|case| {
+                case.observed.claim = FoundClaim::Absent;
+                case.observed.storage_class = StorageClassFact::Missing(vec!["standard".into()]);
+            }),
             "StorageReady",
             "Stalled/StorageClassMissing",
         ),
         (
-            Box::new(|case| case.observed.storage_class = StorageClassFact::NoDefault(Vec::new())),
+            Box::new(|case| {
+                case.observed.claim = FoundClaim::Ours(claim("Pending"));
+                case.observed.storage_class = StorageClassFact::NoDefault(Vec::new());
+            }),
             "StorageReady",
             "Stalled/NoDefaultStorageClass",
+        ),
+        (
+            Box::new(|case| {
+                case.registry.spec.storage.claim.size = Quantity("30Gi".into());
+                case.observed.storage_class = StorageClassFact::Available(ClassTraits::default());
+            }),
+            "StorageReady",
+            "Stalled/ExpansionUnsupported",
+        ),
+        (Box::new(|case| case.observed.rival = Some("platform/older".into())), "StorageReady", "Stalled/StorageTaken"),
+        (Box::new(|case| case.observed.claim = FoundClaim::GivenMissing), "StorageReady", "Stalled/ClaimMissing"),
+        (
+            Box::new(|case| {
+                case.observed.claim = FoundClaim::Given { claim: claim("Bound"), mounted_by: vec!["other".into()] };
+            }),
+            "StorageReady",
+            "Reconciling/ClaimInUse",
+        ),
+        (
+            Box::new(|case| case.observed.volume = Some(VolumeUse { used_percent: 95, level: Level::Full })),
+            "StorageReady",
+            "Stalled/Full",
+        ),
+        (
+            Box::new(|case| {
+                case.observed.deployment = Found::Ours(deployment(0));
+                case.observed.pods = vec![stranded];
+                case.observed.lost_nodes = vec!["gone".into()];
+            }),
+            "Available",
+            "Reconciling/AttachedElsewhere",
         ),
         (
             Box::new(|case| case.observed.deployment = Found::Ours(deployment(0))),

@@ -1,12 +1,14 @@
 //! Reads what a pass over a Registry needs, from the caches where it can, from the API server where it must.
 //! It must never write, and never decide what a fact means.
 
+mod storage;
+
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope as OpenApiNamespaced;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, ListParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::Store;
@@ -19,7 +21,10 @@ use crate::operator::apply::Inventory;
 use crate::operator::call::{Action, CallError, Target, call, read};
 use crate::operator::metrics::Metrics;
 use crate::operator::view::{View, cached};
+use crate::operator::volume::{VolumeUse, Volumes};
 use crate::plan::Plan;
+
+pub use self::storage::{ClassTraits, FoundClaim, StorageClassFact, capacity, requested};
 
 /// An object of one of our names.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,48 +47,6 @@ impl<K> Found<K> {
     }
 }
 
-/// The claim, which has no owner reference.
-#[derive(Clone, Debug, PartialEq)]
-pub enum FoundClaim {
-    /// There is none.
-    Absent,
-    /// This Registry uses it already.
-    Ours(PersistentVolumeClaim),
-    /// An earlier Registry of this name left it; these pods still mount it.
-    Left {
-        /// The claim.
-        claim: PersistentVolumeClaim,
-        /// Names of pods that mount it.
-        mounted_by: Vec<String>,
-    },
-    /// Somebody else's.
-    Foreign(String),
-}
-
-impl FoundClaim {
-    /// The claim, if this Registry uses it or may take it over.
-    #[must_use]
-    pub fn usable(&self) -> Option<&PersistentVolumeClaim> {
-        match self {
-            Self::Ours(claim) | Self::Left { claim, .. } => Some(claim),
-            Self::Absent | Self::Foreign(_) => None,
-        }
-    }
-}
-
-/// What the cluster offers for a claim that is not bound.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StorageClassFact {
-    /// Not looked at: the claim is bound, or exists with a class.
-    NotNeeded,
-    /// The named class exists, or none is named and there is a default.
-    Available,
-    /// There is no class of that name; these exist.
-    Missing(Vec<String>),
-    /// None is named and none is the default; these exist.
-    NoDefault(Vec<String>),
-}
-
 /// Everything that a pass needs to know.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -95,8 +58,12 @@ pub struct Observed {
     pub claim: FoundClaim,
     /// The storage class.
     pub storage_class: StorageClassFact,
+    /// An older Registry that keeps its images in the same place, as `namespace/name`.
+    pub rival: Option<String>,
+    /// What keeps voluntary disruptions from stopping every pod at once.
+    pub disruption_budget: Found<PodDisruptionBudget>,
     /// The engine's configuration.
-    pub configuration: Found<ConfigMap>,
+    pub configuration: Found<Secret>,
     /// The authority's certificate.
     pub authority: Found<ConfigMap>,
     /// User, password and file of users.
@@ -109,6 +76,10 @@ pub struct Observed {
     pub service_account: Found<ServiceAccount>,
     /// The registry's pods, read only while the Deployment is not available.
     pub pods: Vec<Pod>,
+    /// Nodes of those pods that do not answer.
+    pub lost_nodes: Vec<String>,
+    /// How full the volume is, as its pod last told.
+    pub volume: Option<VolumeUse>,
     /// What the agents report, by node.
     pub nodes: Vec<(String, NodeRuntimeStatus)>,
     /// The registry's host in the node plan.
@@ -127,6 +98,8 @@ pub struct Observer<'a> {
     pub view: &'a View,
     /// The node plan last written.
     pub plan: &'a Plan,
+    /// What pods tell of their volumes.
+    pub volumes: &'a Volumes,
     /// The metrics.
     pub metrics: &'a Metrics,
 }
@@ -144,7 +117,9 @@ impl Observer<'_> {
         let storage_class = self.storage_class(registry, &claim).await?;
         let pods = self.pods_unless_available(&deployment, names).await?;
         Ok(Observed {
-            configuration: self.owned(&view.config_maps, registry, &names.configuration()).await?,
+            rival: self.rival(registry),
+            disruption_budget: self.disruption_budget(registry, names).await?,
+            configuration: self.owned(&view.secrets, registry, &names.configuration()).await?,
             authority: self.owned(&view.config_maps, registry, &names.authority()).await?,
             credentials: self.owned(&view.secrets, registry, &names.credentials()).await?,
             certificate: self.owned(&view.secrets, registry, &names.certificate()).await?,
@@ -158,6 +133,8 @@ impl Observer<'_> {
             deployment,
             claim,
             storage_class,
+            lost_nodes: self.lost_nodes(&pods).await?,
+            volume: self.volumes.of(registry),
             pods,
         })
     }
@@ -188,45 +165,6 @@ impl Observer<'_> {
         })
     }
 
-    async fn claim(
-        &self,
-        registry: &Registry,
-        names: &Names,
-        deployment: &Found<Deployment>,
-    ) -> Result<FoundClaim, CallError> {
-        let name = names.claim();
-        let claim = match cached(&self.view.claims, names.namespace(), &name) {
-            Some(claim) => Some((*claim).clone()),
-            None => {
-                let api = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), names.namespace());
-                let target = Target::new("PersistentVolumeClaim", names.namespace(), &name);
-                read(self.metrics, target, api.get(&name)).await?
-            }
-        };
-        let Some(claim) = claim else {
-            return Ok(FoundClaim::Absent);
-        };
-        let made_for_us = claim.owner_references().is_empty()
-            && claim.labels().get(labels::MANAGED_BY).is_some_and(|value| value == labels::MANAGED_BY_WHARF)
-            && claim.labels().get(labels::INSTANCE).is_some_and(|value| value == names.registry());
-        if !made_for_us {
-            return Ok(FoundClaim::Foreign(whose(&claim)));
-        }
-        // A Deployment of this Registry uses the claim already, whatever became of the annotation.
-        if claim.annotations().get(labels::REGISTRY_UID) == registry.metadata.uid.as_ref()
-            || deployment.ours().is_some()
-        {
-            return Ok(FoundClaim::Ours(claim));
-        }
-        let mounted_by = self.pods_that_mount(names.namespace(), &name).await?;
-        Ok(FoundClaim::Left { claim, mounted_by })
-    }
-
-    async fn pods_that_mount(&self, namespace: &str, claim: &str) -> Result<Vec<String>, CallError> {
-        let pods = self.pods(namespace, &ListParams::default()).await?;
-        Ok(pods.iter().filter(|pod| !is_finished(pod) && mounts(pod, claim)).map(ResourceExt::name_any).collect())
-    }
-
     async fn pods_unless_available(
         &self,
         deployment: &Found<Deployment>,
@@ -244,32 +182,43 @@ impl Observer<'_> {
         self.pods(names.namespace(), &ListParams::default().labels(&selector)).await
     }
 
+    /// A budget is made for several pods only, so for one pod a cache without it is answer enough.
+    async fn disruption_budget(
+        &self,
+        registry: &Registry,
+        names: &Names,
+    ) -> Result<Found<PodDisruptionBudget>, CallError> {
+        let store = &self.view.disruption_budgets;
+        if registry.spec.replicas > 1 || cached(store, names.namespace(), &names.deployment()).is_some() {
+            return self.owned(store, registry, &names.deployment()).await;
+        }
+        Ok(Found::Absent)
+    }
+
+    /// The nodes of these pods that are gone or not ready. Read only while the registry does not answer.
+    async fn lost_nodes(&self, pods: &[Pod]) -> Result<Vec<String>, CallError> {
+        let mut names: Vec<&str> = pods
+            .iter()
+            .filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref())
+            .filter(|name| !name.is_empty())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        let api = Api::<Node>::all(self.client.clone());
+        let mut lost = Vec::new();
+        for name in names {
+            let node = read(self.metrics, Target::new("Node", "", name), api.get(name)).await?;
+            if !node.is_some_and(|node| is_ready(&node)) {
+                lost.push(name.to_owned());
+            }
+        }
+        Ok(lost)
+    }
+
     async fn pods(&self, namespace: &str, parameters: &ListParams) -> Result<Vec<Pod>, CallError> {
         let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
         let target = Target::new("pods", namespace, "");
         Ok(call(self.metrics, Action::List, target, api.list(parameters)).await?.items)
-    }
-
-    async fn storage_class(&self, registry: &Registry, claim: &FoundClaim) -> Result<StorageClassFact, CallError> {
-        let phase = claim.usable().and_then(|claim| claim.status.as_ref()).and_then(|status| status.phase.as_deref());
-        if phase.is_some_and(|phase| phase != "Pending") {
-            return Ok(StorageClassFact::NotNeeded);
-        }
-        let api = Api::<StorageClass>::all(self.client.clone());
-        let target = Target::new("storage classes", "", "");
-        let classes = call(self.metrics, Action::List, target, api.list(&ListParams::default())).await?.items;
-        let names = || classes.iter().map(ResourceExt::name_any).collect();
-        let wanted = claim
-            .usable()
-            .and_then(|claim| claim.spec.as_ref())
-            .and_then(|spec| spec.storage_class_name.as_ref())
-            .or(registry.spec.storage.claim.storage_class_name.as_ref());
-        Ok(match wanted {
-            Some(name) if classes.iter().any(|class| class.name_any() == *name) => StorageClassFact::Available,
-            Some(_) => StorageClassFact::Missing(names()),
-            None if classes.iter().any(is_default) => StorageClassFact::Available,
-            None => StorageClassFact::NoDefault(names()),
-        })
     }
 
     fn nodes(&self) -> Vec<(String, NodeRuntimeStatus)> {
@@ -285,6 +234,7 @@ impl Observer<'_> {
         add_owned(&mut inventory, &view.config_maps, registry);
         add_owned(&mut inventory, &view.secrets, registry);
         add_owned(&mut inventory, &view.service_accounts, registry);
+        add_owned(&mut inventory, &view.disruption_budgets, registry);
         inventory
     }
 }
@@ -315,6 +265,11 @@ fn whose<K: Resource>(object: &K) -> String {
     }
 }
 
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
 fn mounts(pod: &Pod, claim: &str) -> bool {
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
     volumes
@@ -326,8 +281,4 @@ fn mounts(pod: &Pod, claim: &str) -> bool {
 fn is_finished(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-fn is_default(class: &StorageClass) -> bool {
-    class.annotations().get("storageclass.kubernetes.io/is-default-class").is_some_and(|value| value == "true")
 }

@@ -1,0 +1,100 @@
+//! The container that serves the images: CNCF distribution, with nothing but files for its settings.
+//! No secret may stand in its arguments or environment.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, Probe, ResourceRequirements, SecurityContext,
+    TCPSocketAction,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::Inputs;
+use super::configuration::CONFIGURATION_KEY;
+use super::volumes::{self, CONFIGURATION_FOLDER, STORE_AUTHORITY_FOLDER, STORE_CREDENTIALS_FOLDER};
+use crate::operator::registry::names::ENGINE_PORT;
+
+/// The file in which AWS' tools, and so the engine, look for credentials.
+pub(super) const STORE_CREDENTIALS_KEY: &str = "credentials";
+
+pub(super) fn container(inputs: &Inputs<'_>) -> Container {
+    Container {
+        name: "registry".to_owned(),
+        image: Some(inputs.settings.distribution_image.clone()),
+        // Named by program, not by the image's entry point, which differs between builds of distribution.
+        command: Some(vec!["registry".to_owned()]),
+        args: Some(vec!["serve".to_owned(), format!("{CONFIGURATION_FOLDER}/{CONFIGURATION_KEY}")]),
+        env: Some(environment(inputs)),
+        ports: Some(vec![ContainerPort {
+            name: Some("registry".to_owned()),
+            container_port: ENGINE_PORT,
+            protocol: Some("TCP".to_owned()),
+            ..ContainerPort::default()
+        }]),
+        resources: Some(inputs.registry.spec.pod_template.resources.clone().unwrap_or_else(default_resources)),
+        startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(120), ..answers_over_tls() }),
+        readiness_probe: Some(Probe { period_seconds: Some(5), failure_threshold: Some(3), ..answers_over_tls() }),
+        // Only whether the program lives: a volume that fails for a while is no reason to restart it.
+        liveness_probe: Some(Probe {
+            tcp_socket: Some(TCPSocketAction { port: IntOrString::Int(ENGINE_PORT), host: None }),
+            period_seconds: Some(10),
+            timeout_seconds: Some(5),
+            failure_threshold: Some(6),
+            ..Probe::default()
+        }),
+        security_context: Some(restricted()),
+        volume_mounts: Some(volumes::mounts(inputs)),
+        ..Container::default()
+    }
+}
+
+fn environment(inputs: &Inputs<'_>) -> Vec<EnvVar> {
+    let variable = |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
+    // Without it, the engine sends traces to an address where nobody listens, and logs each failure.
+    let mut variables = vec![variable("OTEL_TRACES_EXPORTER", "none".to_owned())];
+    if let Some(store) = &inputs.registry.spec.storage.s3 {
+        if store.credentials_secret_ref.is_some() {
+            let file = format!("{STORE_CREDENTIALS_FOLDER}/{STORE_CREDENTIALS_KEY}");
+            variables.push(variable("AWS_SHARED_CREDENTIALS_FILE", file));
+        }
+        if store.ca_config_map_ref.is_some() {
+            // The engine, as every Go program, reads these folders besides the image's own list of authorities.
+            variables.push(variable("SSL_CERT_DIR", STORE_AUTHORITY_FOLDER.to_owned()));
+        }
+    }
+    variables
+}
+
+/// What Pod Security's level `restricted` asks for, and a file system that cannot be written.
+pub(super) fn restricted() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        ..SecurityContext::default()
+    }
+}
+
+/// `/` answers 200 without a credential, and 503 while the engine's own check of its storage fails.
+fn answers_over_tls() -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some("/".to_owned()),
+            port: IntOrString::Int(ENGINE_PORT),
+            scheme: Some("HTTPS".to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        timeout_seconds: Some(5),
+        ..Probe::default()
+    }
+}
+
+fn default_resources() -> ResourceRequirements {
+    let amount = |text: &str| Quantity(text.to_owned());
+    ResourceRequirements {
+        requests: Some(BTreeMap::from([("cpu".to_owned(), amount("50m")), ("memory".to_owned(), amount("64Mi"))])),
+        limits: Some(BTreeMap::from([("memory".to_owned(), amount("512Mi"))])),
+        ..ResourceRequirements::default()
+    }
+}

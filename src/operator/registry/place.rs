@@ -1,0 +1,98 @@
+//! The place where a Registry keeps its images, and which of two Registries may have it. Pure.
+//! Two engines that write to one place damage it; the older Registry keeps it, then the one whose name comes first.
+
+use kube::ResourceExt;
+
+use super::names::Names;
+use crate::api::Registry;
+
+/// Where images are kept.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// A claim: its namespace and name.
+    Claim(String, String),
+    /// A folder of a bucket: endpoint, bucket and prefix.
+    Bucket(String, String, String),
+}
+
+fn place_of(registry: &Registry) -> Place {
+    let storage = &registry.spec.storage;
+    let namespace = registry.namespace().unwrap_or_default();
+    if let Some(s3) = &storage.s3 {
+        let endpoint = s3.endpoint.clone().unwrap_or_default();
+        return Place::Bucket(endpoint, s3.bucket.clone(), s3.prefix.trim_matches('/').to_owned());
+    }
+    let own = || Names::new(namespace.clone(), registry.name_any()).claim();
+    Place::Claim(namespace.clone(), storage.existing_claim_name.clone().unwrap_or_else(own))
+}
+
+/// The Registry that keeps its images in the same place and came first.
+#[must_use]
+pub fn older_with_same<'a>(
+    registry: &Registry,
+    others: impl IntoIterator<Item = &'a Registry>,
+) -> Option<&'a Registry> {
+    let place = place_of(registry);
+    others
+        .into_iter()
+        .filter(|other| other.metadata.uid != registry.metadata.uid)
+        .filter(|other| place_of(other) == place && precedes(other, registry))
+        .min_by_key(|other| rank(other))
+}
+
+/// Whether `one` came before `other`, so that it wins what both claim.
+#[must_use]
+pub fn precedes(one: &Registry, other: &Registry) -> bool {
+    rank(one) < rank(other)
+}
+
+fn rank(registry: &Registry) -> (Option<jiff::Timestamp>, String, String) {
+    let made = registry.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    (made, registry.namespace().unwrap_or_default(), registry.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+    use crate::operator::registry::fixture;
+
+    fn registry(name: &str, made: &str, spec: &str) -> Registry {
+        let mut registry = fixture::team(spec);
+        registry.metadata.name = Some(name.into());
+        registry.metadata.uid = Some(format!("uid of {name}"));
+        registry.metadata.creation_timestamp = Some(Time(made.parse().unwrap()));
+        registry
+    }
+
+    fn winner(of: &Registry, others: &[Registry]) -> Option<String> {
+        older_with_same(of, others).map(ResourceExt::name_any)
+    }
+
+    #[test]
+    fn the_older_one_keeps_a_place_then_the_name() {
+        let (early, late) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+        let bucket = "{storage: {s3: {bucket: images, prefix: team/}}}";
+        let first = registry("b", early, bucket);
+        let second = registry("a", late, "{storage: {s3: {bucket: images, prefix: team}}}");
+        let all = [first.clone(), second.clone()];
+        assert_eq!(winner(&first, &all), None);
+        assert_eq!(winner(&second, &all), Some("b".into()));
+        let same_time = registry("a", early, bucket);
+        assert_eq!(winner(&first, &[same_time]), Some("a".into()));
+        let elsewhere = registry("c", late, "{storage: {s3: {bucket: images, endpoint: 'https://other'}}}");
+        assert_eq!(winner(&elsewhere, &all), None);
+    }
+
+    #[test]
+    fn a_claim_given_by_name_may_be_the_one_of_another_registry() {
+        let owner = registry("a", "2026-01-01T00:00:00Z", "{}");
+        let guest = registry("b", "2026-01-02T00:00:00Z", "{storage: {existingClaimName: a-registry}}");
+        assert_eq!(winner(&guest, std::slice::from_ref(&owner)), Some("a".into()));
+        assert_eq!(winner(&owner, &[guest]), None);
+        let mut abroad = registry("c", "2026-01-02T00:00:00Z", "{storage: {existingClaimName: a-registry}}");
+        abroad.metadata.namespace = Some("elsewhere".into());
+        assert_eq!(winner(&abroad, &[owner]), None);
+    }
+}

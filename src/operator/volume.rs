@@ -1,0 +1,187 @@
+//! Asks the pods of Registries, once a minute, how full their volumes are, and keeps the answers for the passes.
+//! It must never hold up a pass: a pod that does not answer leaves the last answer standing until its Registry is gone.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+use tokio::time::timeout;
+
+use super::registry::names::{Names, VOLUME_PORT};
+use super::view::{View, cached};
+use crate::api::Registry;
+use crate::volume::{Measurement, PATH};
+
+/// How often each pod is asked.
+pub const INTERVAL: Duration = Duration::from_secs(60);
+/// How long one answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest answer that is read, in bytes.
+const LONGEST_ANSWER: usize = 4096;
+/// How many pods are asked at once.
+const CONCURRENCY: usize = 16;
+
+/// From here on, in percent, a volume is told to be nearly full.
+const NEARLY_FULL: i32 = 85;
+/// From here on, in percent, a volume counts as full: a layer of usual size does not fit any more.
+const FULL: i32 = 98;
+/// The step to which the status is rounded, in percent.
+const STEP: i32 = 5;
+
+/// How full a volume is, as coarse as the status tells it, so that it is silent at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeUse {
+    /// Percent, rounded down to a multiple of five.
+    pub used_percent: i32,
+    /// What it means.
+    pub level: Level,
+}
+
+/// What the fullness of a volume means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// There is room.
+    Roomy,
+    /// Somebody should make room soon.
+    NearlyFull,
+    /// Pushes fail.
+    Full,
+}
+
+impl VolumeUse {
+    /// What a measurement means.
+    #[must_use]
+    pub fn of(measurement: &Measurement) -> Self {
+        let percent = measurement.used_percent();
+        let level = match percent {
+            FULL.. => Level::Full,
+            NEARLY_FULL.. => Level::NearlyFull,
+            _ => Level::Roomy,
+        };
+        Self { used_percent: percent / STEP * STEP, level }
+    }
+}
+
+/// The last answers, by the UID of the Registry. Cloning shares them.
+#[derive(Clone, Default)]
+pub struct Volumes(Arc<Mutex<HashMap<String, VolumeUse>>>);
+
+impl Volumes {
+    /// What is known of a Registry's volume.
+    #[must_use]
+    pub fn of(&self, registry: &Registry) -> Option<VolumeUse> {
+        let uid = registry.metadata.uid.as_ref()?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied()
+    }
+
+    /// Notes an answer; whether it differs from the one before.
+    pub fn note(&self, registry: &Registry, found: VolumeUse) -> bool {
+        let Some(uid) = registry.metadata.uid.clone() else {
+            return false;
+        };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, found) != Some(found)
+    }
+
+    /// Forgets Registries that are gone.
+    fn keep_only(&self, registries: &[Registry]) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|uid, _| registries.iter().any(|registry| registry.metadata.uid.as_ref() == Some(uid)));
+    }
+}
+
+/// Asks the pods.
+pub struct Inquirer {
+    client: Client<HttpConnector, Empty<Bytes>>,
+}
+
+impl Default for Inquirer {
+    fn default() -> Self {
+        Self { client: Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http() }
+    }
+}
+
+impl Inquirer {
+    /// Asks every Registry's pod once; the Registries whose answer differs from the last.
+    pub async fn round(&self, view: &View, volumes: &Volumes) -> Vec<ObjectRef<Registry>> {
+        let registries = view.live_registries();
+        volumes.keep_only(&registries);
+        let due = registries.iter().filter_map(|registry| Some((registry, address(view, registry)?)));
+        futures::stream::iter(due)
+            .map(async |(registry, address)| {
+                let found = VolumeUse::of(&self.ask(address).await?);
+                volumes.note(registry, found).then(|| ObjectRef::from_obj(registry))
+            })
+            .buffer_unordered(CONCURRENCY)
+            .filter_map(async |changed| changed)
+            .collect()
+            .await
+    }
+
+    async fn ask(&self, address: IpAddr) -> Option<Measurement> {
+        let uri = match address {
+            IpAddr::V4(address) => format!("http://{address}:{VOLUME_PORT}{PATH}"),
+            IpAddr::V6(address) => format!("http://[{address}]:{VOLUME_PORT}{PATH}"),
+        };
+        let exchange = async {
+            let answer = self.client.get(uri.parse().ok()?).await.ok()?;
+            if !answer.status().is_success() {
+                return None;
+            }
+            let body = Limited::new(answer.into_body(), LONGEST_ANSWER).collect().await.ok()?.to_bytes();
+            serde_json::from_slice(&body).ok()
+        };
+        let measurement = timeout(PATIENCE, exchange).await.ok().flatten();
+        if measurement.is_none() {
+            // A starting or older pod does not answer; the condition Available tells of one that is broken.
+            tracing::debug!(%address, "the pod did not tell how full its volume is");
+        }
+        measurement
+    }
+}
+
+/// The address of a Registry whose pod should be able to answer.
+fn address(view: &View, registry: &Registry) -> Option<IpAddr> {
+    if registry.spec.storage.s3.is_some() || registry.spec.suspend {
+        return None;
+    }
+    let names = Names::new(registry.namespace().unwrap_or_default(), registry.name_any());
+    let deployment = cached(&view.deployments, names.namespace(), &names.deployment())?;
+    deployment.status.as_ref()?.available_replicas.filter(|available| *available > 0)?;
+    let service = cached(&view.services, names.namespace(), names.service())?;
+    service.spec.as_ref()?.cluster_ip.as_ref()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_levels_begin_where_they_should_and_the_status_is_coarse() {
+        let used = |percent: u64| {
+            VolumeUse::of(&Measurement {
+                used_bytes: percent,
+                available_bytes: 100 - percent,
+                ..Measurement::default()
+            })
+        };
+        for (percent, shown, level) in [
+            (0, 0, Level::Roomy),
+            (84, 80, Level::Roomy),
+            (85, 85, Level::NearlyFull),
+            (97, 95, Level::NearlyFull),
+            (98, 95, Level::Full),
+            (100, 100, Level::Full),
+        ] {
+            assert_eq!(used(percent), VolumeUse { used_percent: shown, level }, "{percent}");
+        }
+    }
+}
