@@ -81,6 +81,8 @@ pub fn conditions(
             let since = old
                 .iter()
                 .find(|condition| condition.type_ == finding.kind && condition.status == status)
+                // The schema's default has no time of its own.
+                .filter(|condition| condition.last_transition_time.0 != Timestamp::UNIX_EPOCH)
                 .map_or(Time(now), |condition| condition.last_transition_time.clone());
             Condition {
                 type_: finding.kind.to_owned(),

@@ -31,7 +31,7 @@ use super::pull_secret::Attacher;
 use super::registry::{PassError, reconcile};
 use super::settings::Settings;
 use super::view::{Change, View};
-use super::volume::{self, Inquirer, Volumes};
+use super::volume::{Inquirer, Volumes};
 use crate::api::Registry;
 use crate::plan::Plan;
 use crate::telemetry::Health;
@@ -267,15 +267,14 @@ async fn pull_secret_loop(context: &Context, wakes: &Wakes, shutdown: &Cancellat
 /// Asks how full the volumes are. No request goes to the API server for it.
 async fn volume_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
     let inquirer = Inquirer::default();
-    while !shutdown.is_cancelled() {
-        let changed = inquirer.round(&context.view, &context.volumes).await;
+    let changed = |keys: Vec<ObjectRef<Registry>>| {
         wakes
             .registries
-            .add(changed.into_iter().map(|key| Key::new(&key.name).within(&key.namespace.unwrap_or_default())));
-        tokio::select! {
-            () = sleep(volume::INTERVAL) => {}
-            () = shutdown.cancelled() => {}
-        }
+            .add(keys.into_iter().map(|key| Key::new(&key.name).within(&key.namespace.unwrap_or_default())));
+    };
+    tokio::select! {
+        () = inquirer.run(&context.view, &context.volumes, context.settings.volume_interval, changed) => {}
+        () = shutdown.cancelled() => {}
     }
 }
 

@@ -63,6 +63,9 @@ pub struct Options {
     /// The image of Wharf itself, for what it adds to the pods of Registries.
     #[arg(long)]
     pub wharf_image: String,
+    /// How often each Registry's pod is asked how full its volume is, in seconds.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub volume_interval: u32,
     /// The image of CNCF distribution.
     #[arg(long, default_value = "docker.io/library/registry:3.1.2")]
     pub distribution_image: String,
@@ -147,6 +150,7 @@ async fn lead(
         plan_namespace: options.plan_namespace.clone(),
         cluster_domain: options.cluster_domain.clone(),
         wharf_image: options.wharf_image.clone(),
+        volume_interval: Duration::from_secs(options.volume_interval.into()),
         distribution_image: options.distribution_image.clone(),
     };
     let leads = AtomicBool::new(false);

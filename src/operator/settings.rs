@@ -1,5 +1,7 @@
 //! What the administrator decides for the whole operator. Values only; nothing here reads the environment.
 
+use std::time::Duration;
+
 /// The operator's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -11,6 +13,8 @@ pub struct Settings {
     pub cluster_domain: String,
     /// The image of Wharf itself.
     pub wharf_image: String,
+    /// How often each Registry's pod is asked how full its volume is.
+    pub volume_interval: Duration,
     /// The image of the engine `Distribution`.
     pub distribution_image: String,
 }

@@ -1,4 +1,4 @@
-//! Asks the pods of Registries, once a minute, how full their volumes are, and keeps the answers for the passes.
+//! Asks the pods of Registries, from time to time, how full their volumes are, and keeps the answers for the passes.
 //! It must never hold up a pass: a pod that does not answer leaves the last answer standing until its Registry is gone.
 
 use std::collections::HashMap;
@@ -14,15 +14,15 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::registry::names::{Names, VOLUME_PORT};
 use super::view::{View, cached};
 use crate::api::Registry;
 use crate::volume::{Measurement, PATH};
 
-/// How often each pod is asked.
-pub const INTERVAL: Duration = Duration::from_secs(60);
+/// How many times within the interval the pods that have not answered yet are asked.
+const EARLY_TRIES: u32 = 6;
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest answer that is read, in bytes.
@@ -110,11 +110,29 @@ impl Default for Inquirer {
 }
 
 impl Inquirer {
-    /// Asks every Registry's pod once; the Registries whose answer differs from the last.
-    pub async fn round(&self, view: &View, volumes: &Volumes) -> Vec<ObjectRef<Registry>> {
+    /// Asks for as long as it is polled, every pod once an interval and new ones sooner. `changed` is told the Registries
+    /// whose answer differs from the last.
+    pub async fn run(
+        &self,
+        view: &View,
+        volumes: &Volumes,
+        interval: Duration,
+        changed: impl Fn(Vec<ObjectRef<Registry>>),
+    ) {
+        for turn in (0..EARLY_TRIES).cycle() {
+            changed(self.round(view, volumes, turn == 0).await);
+            sleep(interval / EARLY_TRIES).await;
+        }
+    }
+
+    /// Asks every Registry's pod once, or only those that have not answered yet.
+    async fn round(&self, view: &View, volumes: &Volumes, all: bool) -> Vec<ObjectRef<Registry>> {
         let registries = view.live_registries();
         volumes.keep_only(&registries);
-        let due = registries.iter().filter_map(|registry| Some((registry, address(view, registry)?)));
+        let due = registries
+            .iter()
+            .filter(|registry| all || volumes.of(registry).is_none())
+            .filter_map(|registry| Some((registry, address(view, registry)?)));
         futures::stream::iter(due)
             .map(async |(registry, address)| {
                 let found = VolumeUse::of(&self.ask(address).await?);

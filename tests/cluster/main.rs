@@ -14,5 +14,6 @@ mod administration;
 mod images;
 mod nodes;
 mod refusals;
+mod storage;
 mod support;
 mod troubles;

@@ -115,6 +115,7 @@ impl Process {
                 plan_namespace: "wharf-nodes".into(),
                 cluster_domain: "cluster.local".into(),
                 wharf_image: "example.com/wharf:1".into(),
+                volume_interval: std::time::Duration::from_secs(60),
                 distribution_image: "example.com/registry:3".into(),
             },
             authority,

@@ -37,6 +37,7 @@ pub(crate) fn settings() -> Settings {
         plan_namespace: "wharf-nodes".into(),
         cluster_domain: "cluster.local".into(),
         wharf_image: "docker.io/library/wharf:1".into(),
+        volume_interval: std::time::Duration::from_secs(60),
         distribution_image: "docker.io/library/registry:3.1.2".into(),
     }
 }

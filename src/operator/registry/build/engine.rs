@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, Probe, ResourceRequirements, SecurityContext,
-    TCPSocketAction,
+    Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, Lifecycle, LifecycleHandler, Probe,
+    ResourceRequirements, SecurityContext, SleepAction, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -17,6 +17,9 @@ use crate::operator::registry::names::ENGINE_PORT;
 
 /// The file in which AWS' tools, and so the engine, look for credentials.
 pub(super) const STORE_CREDENTIALS_KEY: &str = "credentials";
+
+/// How long a pod that is replaced goes on answering; longer than nodes need to hear of its end.
+const LEAVING_SECONDS: i64 = 5;
 
 pub(super) fn container(inputs: &Inputs<'_>) -> Container {
     Container {
@@ -44,6 +47,7 @@ pub(super) fn container(inputs: &Inputs<'_>) -> Container {
             ..Probe::default()
         }),
         security_context: Some(restricted()),
+        lifecycle: inputs.registry.spec.storage.s3.as_ref().map(|_| leaves_slowly()),
         volume_mounts: Some(volumes::mounts(inputs)),
         ..Container::default()
     }
@@ -64,6 +68,18 @@ fn environment(inputs: &Inputs<'_>) -> Vec<EnvVar> {
         }
     }
     variables
+}
+
+/// A pod that is replaced goes on answering until every node has heard that another one does. Where there is no other
+/// one, it would only make the gap longer.
+fn leaves_slowly() -> Lifecycle {
+    Lifecycle {
+        pre_stop: Some(LifecycleHandler {
+            sleep: Some(SleepAction { seconds: LEAVING_SECONDS }),
+            ..LifecycleHandler::default()
+        }),
+        ..Lifecycle::default()
+    }
 }
 
 /// What Pod Security's level `restricted` asks for, and a file system that cannot be written.

@@ -19,8 +19,8 @@ use crate::plan::digest_of;
 
 /// A user and group without rights; the volume is made writable for the group.
 const NOBODY: i64 = 65532;
-/// Longer than the engine's drain timeout.
-const GRACE_SECONDS: i64 = 40;
+/// Longer than the engine takes to leave and to drain.
+const GRACE_SECONDS: i64 = 45;
 
 /// The labels by which the Service and the Deployment find the pod.
 pub(super) fn selector(registry: &str) -> BTreeMap<String, String> {

@@ -191,10 +191,13 @@ impl Observer<'_> {
         })
     }
 
-    /// Every CSI driver announces itself by an object of its name.
+    /// Every CSI driver announces itself by an object of its name. All are listed, because the name of another kind of
+    /// provisioner need not be one that an object can have.
     async fn is_csi_driver(&self, name: &str) -> Result<bool, CallError> {
         let api = Api::<CSIDriver>::all(self.client.clone());
-        Ok(read(self.metrics, Target::new("CSIDriver", "", name), api.get_metadata(name)).await?.is_some())
+        let target = Target::new("CSI drivers", "", "");
+        let drivers = call(self.metrics, Action::List, target, api.list_metadata(&ListParams::default())).await?;
+        Ok(drivers.items.iter().any(|driver| driver.name_any() == name))
     }
 }
 
