@@ -344,13 +344,29 @@ fn two_pods_serve_from_a_bucket_and_a_rollout_has_no_gap() {
     namespace.wait_for("team", "Ready", "True/Ready");
 }
 
+/// A node without power, which comes back however the test ends.
+struct PowerCut(&'static str);
+
+impl PowerCut {
+    fn of(node: &'static str) -> Self {
+        run("dev/cluster/kill", &[node]);
+        Self(node)
+    }
+}
+
+impl Drop for PowerCut {
+    fn drop(&mut self) {
+        let _ = attempt("dev/cluster/start", &[self.0], "");
+    }
+}
+
 #[test]
 #[ignore = "needs cluster"]
 fn a_volume_on_a_node_that_does_not_answer_is_explained() {
     let namespace = Namespace::new("stranded");
     namespace.registry("team", "{podTemplate: {nodeSelector: {kubernetes.io/hostname: node2}}}");
     namespace.wait_for("team", "Ready", "True/Ready");
-    run("dev/cluster/kill", &["node2"]);
+    let power = PowerCut::of("node2");
     let registry = namespace.wait_for("team", "Available", "False/AttachedElsewhere");
     let message =
         registry["status"]["conditions"].as_array().unwrap().iter().find(|found| found["type"] == "Available").unwrap()
@@ -359,7 +375,7 @@ fn a_volume_on_a_node_that_does_not_answer_is_explained() {
             .unwrap()
             .to_owned();
     assert!(message.contains("kubectl taint nodes node2 node.kubernetes.io/out-of-service"), "{message}");
-    run("dev/cluster/start", &["node2"]);
+    drop(power);
     namespace.wait_for("team", "Ready", "True/Ready");
     eventually("node 2 is ready again", || {
         let node = get(&["node", "node2"])?;

@@ -10,7 +10,7 @@ use crate::operator::registry::observe::{ClassTraits, Found, FoundClaim, Storage
 use crate::operator::registry::validate::{obstacles, shortcomings};
 use crate::operator::volume::{Level, VolumeUse};
 
-const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+const NOW: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
 fn claim(phase: &str) -> PersistentVolumeClaim {
     serde_json::from_value(json!({
