@@ -45,6 +45,12 @@ async fn a_rotation_on_request_goes_through_every_step_and_says_so() {
     let registry = server.get("Registry", "platform", "team").unwrap();
     assert_eq!(registry["status"]["conditions"][0]["status"], "True");
     assert_eq!(told(&server, "AuthorityRotation").len(), 5, "{:?}", told(&server, "AuthorityRotation"));
+    // Within minutes of each other, events that differ in their note alone would be counted as one.
+    let requests = server.mutations();
+    let of_rotation = requests.iter().filter(|request| request.body["reason"] == "AuthorityRotation");
+    let actions: std::collections::BTreeSet<String> =
+        of_rotation.map(|request| request.body["action"].to_string()).collect();
+    assert_eq!(actions.len(), 5, "{actions:?}");
     // Once done, nothing is written.
     let before = server.mutations().len();
     for _round in 0..3 {

@@ -47,6 +47,19 @@ pub(super) fn note(step: &Step) -> String {
     .to_owned()
 }
 
+/// The step as an event's action. Events that differ in nothing but their note are counted as one by the recorder.
+pub(super) fn action(step: &Step) -> &'static str {
+    match step {
+        Step::Wait(_) => "Wait",
+        Step::Prepare => "Publish",
+        Step::Overlap { .. } => "Overlap",
+        Step::Switch => "Reissue",
+        Step::Settle => "Settle",
+        Step::Retire => "Retire",
+        Step::Replace => "Replace",
+    }
+}
+
 fn listed(names: &[String]) -> String {
     let first: Vec<&str> = names.iter().take(NAMES).map(String::as_str).collect();
     let more = names.len().saturating_sub(NAMES);
@@ -109,7 +122,7 @@ impl Keeper {
             }
         }
         tracing::warn!("{note}");
-        self.publish(reference, EventType::Warning, reason::CERTIFICATE_NOT_RENEWED, note).await;
+        self.publish(reference, EventType::Warning, reason::CERTIFICATE_NOT_RENEWED, "Warn", note).await;
     }
 
     /// The authority's Secret, for events.
@@ -126,12 +139,19 @@ impl Keeper {
         )
     }
 
-    pub(super) async fn publish(&self, reference: &ObjectReference, kind: EventType, reason: &str, note: String) {
+    pub(super) async fn publish(
+        &self,
+        reference: &ObjectReference,
+        kind: EventType,
+        reason: &str,
+        action: &str,
+        note: String,
+    ) {
         let event = Event {
             type_: kind,
             reason: reason.to_owned(),
             note: Some(note),
-            action: "KeepAuthority".to_owned(),
+            action: action.to_owned(),
             secondary: None,
         };
         match timeout(CALL_TIMEOUT, self.recorder.publish(&event, reference)).await {

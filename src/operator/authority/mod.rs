@@ -216,7 +216,7 @@ impl Keeper {
         let facts = facts::gather(&authority, requested, &leaves, &self.view, &plan);
         let step = step::next(&authority, &facts, self.overlap, now);
         let begins = matches!(step, Step::Prepare | Step::Replace);
-        let note = events::note(&step);
+        let (note, action) = (events::note(&step), events::action(&step));
         let next = match step {
             Step::Wait(until) => {
                 self.warn_of_left_behind(&authority, &facts.by_outgoing, &secret, now).await;
@@ -232,7 +232,7 @@ impl Keeper {
         self.write(&secret, &next, begins).await?;
         self.tell(&next);
         tracing::info!(rotation = next.annotation().as_deref().unwrap_or("at rest"), "authority: {note}");
-        self.publish(&self.reference(Some(&secret)), EventType::Normal, reason::AUTHORITY_ROTATION, note).await;
+        self.publish(&self.reference(Some(&secret)), EventType::Normal, reason::AUTHORITY_ROTATION, action, note).await;
         Ok(Some(now))
     }
 
