@@ -29,8 +29,12 @@ pub struct Index {
     pub version: u32,
     /// Grows with every change of the plan. It never goes back, also when the index was lost: it starts from the clock.
     pub revision: i64,
-    /// PEM certificates of the authorities that sign the registries' certificates.
+    /// PEM certificates of the authorities that sign the registries' certificates. They stand here and not in the
+    /// shards, so that a rotation changes no shard.
     pub authority: String,
+    /// The revision since which every one of these certificates is in the plan; 0 from a writer that did not say.
+    #[serde(default, rename = "authoritySince")]
+    pub authority_since: i64,
     /// The shards that make up this plan.
     pub shards: Vec<ShardReference>,
 }
@@ -82,6 +86,8 @@ pub struct Plan {
     pub revision: i64,
     /// PEM certificates of the authorities.
     pub authority: String,
+    /// See [`Index::authority_since`].
+    pub authority_since: i64,
     /// Entries by host.
     pub hosts: BTreeMap<String, Entry>,
 }
@@ -103,8 +109,7 @@ pub struct Wanted {
 pub fn next(previous: &Plan, authority: &str, wanted: BTreeMap<String, Wanted>, now_seconds: i64) -> Plan {
     let same_authority = previous.authority == authority;
     let unchanged = |host: &String, entry: &Wanted| {
-        same_authority
-            && previous.hosts.get(host).is_some_and(|old| old.server == entry.server && old.owner == entry.owner)
+        previous.hosts.get(host).is_some_and(|old| old.server == entry.server && old.owner == entry.owner)
     };
     if same_authority
         && previous.revision > 0
@@ -114,6 +119,9 @@ pub fn next(previous: &Plan, authority: &str, wanted: BTreeMap<String, Wanted>, 
         return previous.clone();
     }
     let revision = (previous.revision + 1).max(now_seconds);
+    let before = certificates(&previous.authority);
+    let nothing_added = certificates(authority).iter().all(|certificate| before.contains(certificate));
+    let authority_since = if nothing_added && previous.revision > 0 { previous.authority_since } else { revision };
     let hosts = wanted
         .into_iter()
         .map(|(host, entry)| {
@@ -125,7 +133,12 @@ pub fn next(previous: &Plan, authority: &str, wanted: BTreeMap<String, Wanted>, 
             (host, Entry { server: entry.server, owner: entry.owner, since })
         })
         .collect();
-    Plan { revision, authority: authority.to_owned(), hosts }
+    Plan { revision, authority: authority.to_owned(), authority_since, hosts }
+}
+
+/// The certificates of a PEM text, one by one.
+fn certificates(pem: &str) -> Vec<&str> {
+    pem.split_inclusive("-----END CERTIFICATE-----").map(str::trim).filter(|text| !text.is_empty()).collect()
 }
 
 /// The documents of a plan: the index, and each shard's document by the name of its config map.
@@ -156,6 +169,7 @@ pub fn render(plan: &Plan) -> (Index, BTreeMap<String, String>) {
         version: FORMAT_VERSION,
         revision: plan.revision,
         authority: plan.authority.clone(),
+        authority_since: plan.authority_since,
         shards: references,
     };
     (index, documents)

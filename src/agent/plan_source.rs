@@ -99,7 +99,7 @@ impl PlanSource {
 
     fn assemble(&self, index: Index) -> Plan {
         let hosts = self.shards.values().flat_map(|shard| shard.hosts.clone()).collect();
-        Plan { revision: index.revision, authority: index.authority, hosts }
+        Plan { revision: index.revision, authority: index.authority, authority_since: index.authority_since, hosts }
     }
 
     /// The document under a key of a config map, if the config map exists.

@@ -24,6 +24,10 @@ pub const REGISTRY_UID: &str = "wharf.dev/registry-uid";
 pub const PULL_SECRETS: &str = "wharf.dev/pull-secrets";
 /// Label on a `ServiceAccount` to which Wharf attached a pull secret, so that one watch finds them all.
 pub const HAS_PULL_SECRETS: &str = "wharf.dev/pull-secrets";
+/// Annotation on the authority's Secret by which a person asks for a rotation; any value. It is taken off when one begins.
+pub const ROTATE: &str = "wharf.dev/rotate";
+/// Annotation on the authority's Secret: the step of a rotation, and since when.
+pub const ROTATION: &str = "wharf.dev/rotation";
 
 /// Finalizer that a Registry carries only while its `storage.deletionPolicy` is `Delete`.
 pub const DELETE_STORAGE: &str = "wharf.dev/delete-storage";

@@ -94,3 +94,7 @@ pub const STORAGE_DELETED: &str = "StorageDeleted";
 pub const CLAIM_ADOPTED: &str = "ClaimAdopted";
 /// Event: the registry's certificate was issued.
 pub const CERTIFICATE_ISSUED: &str = "CertificateIssued";
+/// Event: a rotation of the authority began, went a step further, or ended.
+pub const AUTHORITY_ROTATION: &str = "AuthorityRotation";
+/// Event: a certificate that is due, or the authority, could not be made anew.
+pub const CERTIFICATE_NOT_RENEWED: &str = "CertificateNotRenewed";

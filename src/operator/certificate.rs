@@ -1,8 +1,8 @@
 //! Certificates inside the cluster: one authority of Wharf's own, and a leaf for each registry.
 //! No private key may leave this module but into the Secret it is for; nothing here logs or formats a key.
 //!
-//! Lifetimes: the authority ten years, a leaf one year, renewed in its last third. The engine `Distribution` reads its
-//! certificate only at its start, so a renewal restarts its pod.
+//! Lifetimes: the authority ten years, a leaf one year, and never beyond its authority's end. When they are made anew is
+//! decided elsewhere: here certificates are made, read and checked.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,16 +11,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose, PublicKeyData, SanType,
 };
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::X509Certificate;
+use x509_parser::time::ASN1Time;
 
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
-/// A leaf with less than this left is issued anew.
-const LEAF_RENEWAL: Duration = Duration::from_secs(365 * 24 * 3600 / 3);
+/// How long a leaf is valid, unless its authority ends before.
+pub const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Clocks differ; a certificate is valid from a little before it was made.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
 
@@ -31,13 +31,8 @@ pub enum CertificateError {
     #[error("cannot make a certificate: {0}")]
     Make(#[from] rcgen::Error),
     /// A stored certificate is not what it should be.
-    #[error("cannot read the certificate in {place}: {cause}")]
-    Read {
-        /// Where it is stored.
-        place: &'static str,
-        /// What is wrong with it.
-        cause: String,
-    },
+    #[error("cannot read a certificate: {0}")]
+    Read(String),
 }
 
 /// A certificate and its key, as PEM.
@@ -66,7 +61,7 @@ pub fn make_authority(now: Timestamp) -> Result<KeyedCertificate, CertificateErr
     parameters.distinguished_name = common_name("Wharf registry authority");
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    set_validity(&mut parameters, now, AUTHORITY_LIFETIME);
+    set_validity(&mut parameters, now, now + AUTHORITY_LIFETIME);
     let certificate = parameters.self_signed(&key)?;
     Ok(KeyedCertificate { certificate: certificate.pem(), key: key.serialize_pem() })
 }
@@ -88,40 +83,82 @@ pub fn issue(
     parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     parameters.use_authority_key_identifier_extension = true;
-    set_validity(&mut parameters, now, LEAF_LIFETIME);
+    set_validity(&mut parameters, now, leaf_end(read(&authority.certificate)?.validity.end, now));
     let certificate = parameters.signed_by(&key, &issuer)?;
     Ok(KeyedCertificate { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// Why a stored leaf must be issued anew; `None` when it is good.
+/// When a leaf that is issued now would end: nothing is trusted longer than what vouches for it.
 #[must_use]
-pub fn reissue_reason(leaf_pem: &str, names: &BTreeSet<String>, now: Timestamp) -> Option<&'static str> {
-    let Ok(facts) = read_leaf(leaf_pem) else {
-        return Some("the stored certificate cannot be read");
+pub fn leaf_end(authority_end: Timestamp, now: Timestamp) -> Timestamp {
+    authority_end.min(now + LEAF_LIFETIME)
+}
+
+/// The time in which a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// Its first moment.
+    pub start: Timestamp,
+    /// Its last moment.
+    pub end: Timestamp,
+}
+
+/// What a certificate says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The names and addresses that it is for; none for an authority.
+    pub names: BTreeSet<String>,
+    /// When it is valid.
+    pub validity: Validity,
+}
+
+/// Reads the first certificate of a PEM text.
+///
+/// # Errors
+/// When there is none, or it cannot be understood.
+pub fn read(pem: &str) -> Result<Facts, CertificateError> {
+    let block = first_block(pem)?;
+    let certificate = parsed(&block)?;
+    let time = |time: ASN1Time| Timestamp::from_second(time.timestamp()).map_err(unreadable);
+    let validity =
+        Validity { start: time(certificate.validity().not_before)?, end: time(certificate.validity().not_after)? };
+    Ok(Facts { names: names_of(&certificate), validity })
+}
+
+/// Whether the key belongs to the certificate.
+///
+/// # Errors
+/// When one of them cannot be read.
+pub fn is_pair(pair: &KeyedCertificate) -> Result<bool, CertificateError> {
+    let block = first_block(&pair.certificate)?;
+    let key = KeyPair::from_pem(&pair.key)?;
+    Ok(parsed(&block)?.public_key().raw == key.subject_public_key_info())
+}
+
+/// Whether the authority's key signed the certificate. Times are not looked at.
+#[must_use]
+pub fn is_signed_by(certificate: &str, authority: &str) -> bool {
+    let (Ok(certificate), Ok(authority)) = (first_block(certificate), first_block(authority)) else {
+        return false;
     };
-    if facts.names != *names {
-        return Some("the registry's names or addresses changed");
-    }
-    let renewal = i64::try_from(LEAF_RENEWAL.as_secs()).unwrap_or(i64::MAX);
-    if facts.not_after - now.as_second() < renewal {
-        return Some("the certificate is in the last third of its life");
-    }
-    None
+    let (Ok(certificate), Ok(authority)) = (parsed(&certificate), parsed(&authority)) else {
+        return false;
+    };
+    certificate.issuer() == authority.subject() && certificate.verify_signature(Some(authority.public_key())).is_ok()
 }
 
-struct LeafFacts {
-    names: BTreeSet<String>,
-    not_after: i64,
+fn first_block(pem: &str) -> Result<Pem, CertificateError> {
+    let block = Pem::iter_from_buffer(pem.as_bytes()).next();
+    block.ok_or_else(|| unreadable("there is no PEM block"))?.map_err(unreadable)
 }
 
-fn read_leaf(pem: &str) -> Result<LeafFacts, CertificateError> {
-    let damaged = |cause: String| CertificateError::Read { place: "tls.crt", cause };
-    let block = Pem::iter_from_buffer(pem.as_bytes())
-        .next()
-        .ok_or_else(|| damaged("there is no PEM block".to_owned()))?
-        .map_err(|error| damaged(error.to_string()))?;
-    let certificate = block.parse_x509().map_err(|error| damaged(error.to_string()))?;
-    Ok(LeafFacts { names: names_of(&certificate), not_after: certificate.validity().not_after.timestamp() })
+fn parsed(block: &Pem) -> Result<X509Certificate<'_>, CertificateError> {
+    block.parse_x509().map_err(unreadable)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+fn unreadable(cause: impl ToString) -> CertificateError {
+    CertificateError::Read(cause.to_string())
 }
 
 fn names_of(certificate: &X509Certificate<'_>) -> BTreeSet<String> {
@@ -160,32 +197,53 @@ fn common_name(name: &str) -> DistinguishedName {
     distinguished
 }
 
-fn set_validity(parameters: &mut CertificateParams, now: Timestamp, lifetime: Duration) {
-    let now = std::time::SystemTime::from(now);
-    parameters.not_before = (now - CLOCK_TOLERANCE).into();
-    parameters.not_after = (now + lifetime).into();
+fn set_validity(parameters: &mut CertificateParams, now: Timestamp, end: Timestamp) {
+    parameters.not_before = (std::time::SystemTime::from(now) - CLOCK_TOLERANCE).into();
+    parameters.not_after = std::time::SystemTime::from(end).into();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn names(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn names() -> BTreeSet<String> {
+        ["team.platform.svc", "10.96.0.7", "::1", "localhost"].map(str::to_owned).into()
     }
 
     #[test]
-    fn a_fresh_leaf_is_good_until_its_last_third() {
-        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let authority = make_authority(now).unwrap();
-        let wanted = names(&["team.platform.svc", "10.96.0.7", "::1", "localhost"]);
-        let leaf = issue(&authority, &wanted, now).unwrap();
-        let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        assert_eq!(reissue_reason(&leaf.certificate, &wanted, now), None);
-        assert_eq!(reissue_reason(&leaf.certificate, &wanted, at("2026-08-30T00:00:00Z")), None);
-        assert!(reissue_reason(&leaf.certificate, &wanted, at("2026-09-05T00:00:00Z")).unwrap().contains("last third"));
-        assert!(reissue_reason(&leaf.certificate, &names(&["other"]), now).unwrap().contains("changed"));
-        assert!(reissue_reason("not a certificate", &wanted, now).unwrap().contains("cannot be read"));
+    fn a_leaf_says_what_was_asked_for_and_who_signed_it() {
+        let now = at("2026-01-01T00:00:00Z");
+        let (authority, other) = (make_authority(now).unwrap(), make_authority(now).unwrap());
+        let leaf = issue(&authority, &names(), now).unwrap();
+        let facts = read(&leaf.certificate).unwrap();
+        assert_eq!(facts.names, names());
+        assert_eq!(facts.validity, Validity { start: at("2025-12-31T23:00:00Z"), end: at("2027-01-01T00:00:00Z") });
+        assert!(is_signed_by(&leaf.certificate, &authority.certificate));
+        assert!(!is_signed_by(&leaf.certificate, &other.certificate), "the names are equal, the keys are not");
+        assert!(is_pair(&leaf).unwrap());
+        assert!(!is_pair(&KeyedCertificate { key: other.key, ..leaf }).unwrap());
+    }
+
+    #[test]
+    fn a_leaf_never_outlives_its_authority() {
+        let authority = make_authority(at("2026-01-01T00:00:00Z")).unwrap();
+        let end = read(&authority.certificate).unwrap().validity.end;
+        let leaf = issue(&authority, &names(), at("2035-10-01T00:00:00Z")).unwrap();
+        assert_eq!(read(&leaf.certificate).unwrap().validity.end, end);
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_an_error_without_the_text() {
+        let secret = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n";
+        for text in ["", "not a certificate", secret] {
+            let said = read(text).unwrap_err().to_string();
+            assert!(said.contains("cannot read a certificate") && !said.contains("c2VjcmV0"), "{said}");
+        }
+        assert!(!is_signed_by("", ""));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use kube::runtime::events::Recorder;
 use tokio::sync::watch;
 
 use super::apply::Applier;
+use super::authority::Authority;
 use super::backoff::Backoff;
-use super::certificate::KeyedCertificate;
 use super::metrics::Metrics;
 use super::settings::Settings;
 use super::view::View;
@@ -24,8 +24,8 @@ pub struct Context {
     pub view: View,
     /// The administrator's settings.
     pub settings: Settings,
-    /// The authority that signs certificates.
-    pub authority: KeyedCertificate,
+    /// The authority that signs certificates, as last read.
+    pub authority: watch::Receiver<Arc<Authority>>,
     /// The engine that writes children of Registries.
     pub applier: Applier,
     /// The node plan last written.

@@ -1,9 +1,9 @@
-//! Runs the controllers while this process leads: the caches, the Registry controller, and the loops that keep the node
-//! plan, the `NodeRuntime`s and the pull secrets in step. It must never let one change hold up another for long: changes
+//! Runs the controllers while this process leads: the caches, the Registry controller, and the loops that keep the
+//! authority, the node plan, the `NodeRuntime`s and the pull secrets in step. It must never let one change hold up another for long: changes
 //! that concern everything are gathered for a moment and handled once.
 
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Applier, MANAGER};
-use super::authority;
+use super::authority::{self, Authority, Keeper, Rotation};
 use super::backoff::{Backoff, delay};
 use super::context::Context;
 use super::metrics::{Metrics, PassOutcome};
@@ -46,6 +46,8 @@ const PLAN_DEBOUNCE: Duration = Duration::from_millis(200);
 const NODE_DEBOUNCE: Duration = Duration::from_secs(2);
 /// How often the loops look without being told.
 const RESYNC: Duration = Duration::from_secs(600);
+/// How often a rotation is looked at: what moves it on is a report of a node or a Registry's pass.
+const ROTATION_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The controllers ended without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,7 @@ pub(super) struct Controllers {
 #[derive(Clone, Default)]
 struct Wakes {
     registries: Arc<Pending<Key>>,
+    authority: Arc<Notify>,
     plan: Arc<Notify>,
     nodes: Arc<Notify>,
     /// Namespaces whose service accounts are to be looked at.
@@ -90,11 +93,15 @@ impl Controllers {
             view.wait_until_ready().await.map_err(|_| ControllersError::Watch)?;
             gate.open();
             tracing::info!("caches filled");
-            let context = Arc::new(self.context(&view, authority, plan));
+            let authority = watch::Sender::new(Arc::new(authority));
+            let context = Arc::new(self.context(&view, &authority, plan));
             let planner = self.planner(&context, plan_sender);
+            let keeper = self.keeper(&context, authority);
             tokio::join!(
+                authority_loop(&keeper, &context, &wakes, shutdown),
+                keeper.watch(&wakes.authority, shutdown),
                 registry_controller(context.clone(), wakes.registries.clone(), shutdown),
-                planner_loop(&planner, &wakes, shutdown),
+                planner_loop(&planner, context.clock, &wakes, shutdown),
                 node_loop(&context, &wakes, shutdown),
                 pull_secret_loop(&context, &wakes, shutdown),
                 volume_loop(&context, &wakes, shutdown),
@@ -109,7 +116,7 @@ impl Controllers {
     }
 
     /// The authority; tried until it can be had or the process stops.
-    async fn authority(&self, shutdown: &CancellationToken) -> Option<super::certificate::KeyedCertificate> {
+    async fn authority(&self, shutdown: &CancellationToken) -> Option<Authority> {
         let mut failures = 0;
         loop {
             match authority::ensure(&self.client, &self.settings.namespace, &self.metrics, Timestamp::now()).await {
@@ -127,7 +134,7 @@ impl Controllers {
     fn context(
         &self,
         view: &View,
-        authority: super::certificate::KeyedCertificate,
+        authority: &watch::Sender<Arc<Authority>>,
         plan: watch::Receiver<Arc<Plan>>,
     ) -> Context {
         let reporter = Reporter { controller: "wharf-operator".to_owned(), instance: Some(self.identity.clone()) };
@@ -135,7 +142,7 @@ impl Controllers {
             client: self.client.clone(),
             view: view.clone(),
             settings: self.settings.clone(),
-            authority,
+            authority: authority.subscribe(),
             applier: Applier::new(self.client.clone(), MANAGER, self.metrics.clone()),
             plan,
             recorder: Recorder::new(self.client.clone(), reporter),
@@ -153,8 +160,22 @@ impl Controllers {
             applier: Applier::new(self.client.clone(), "wharf/node-plan", self.metrics.clone()),
             metrics: self.metrics.clone(),
             namespace: self.settings.plan_namespace.clone(),
-            authority: context.authority.certificate.clone(),
+            authority: context.authority.clone(),
             plan,
+        }
+    }
+
+    fn keeper(&self, context: &Context, authority: watch::Sender<Arc<Authority>>) -> Keeper {
+        Keeper {
+            client: self.client.clone(),
+            view: context.view.clone(),
+            metrics: self.metrics.clone(),
+            recorder: context.recorder.clone(),
+            namespace: self.settings.namespace.clone(),
+            overlap: self.settings.certificate_overlap,
+            plan: context.plan.clone(),
+            authority,
+            warned: Mutex::default(),
         }
     }
 }
@@ -212,12 +233,35 @@ fn error_policy(registry: Arc<DeserializeGuard<Registry>>, error: &PassError, co
     Action::requeue(wait)
 }
 
-async fn planner_loop(planner: &Planner, wakes: &Wakes, shutdown: &CancellationToken) {
+/// Keeps the authority. What it changes concerns every Registry and the node plan.
+async fn authority_loop(keeper: &Keeper, context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
+    let mut told = keeper.authority.subscribe();
+    let mut failures = 0;
+    while !shutdown.is_cancelled() {
+        let now = (context.clock)();
+        let guard = context.metrics.start_pass("authority");
+        let result = keeper.pass(now).await;
+        let due = result.as_ref().ok().copied().flatten();
+        failures = outcome(guard, failures, result.err().as_ref(), "the authority could not be looked after");
+        if told.has_changed().unwrap_or(false) {
+            told.mark_unchanged();
+            wakes.plan.notify_one();
+            let registries = context.view.registries.state();
+            wakes.registries.add(registries.iter().map(|registry| ObjectRef::from_obj(registry.as_ref())));
+        }
+        let rotates = keeper.authority.borrow().rotation != Rotation::AtRest;
+        let longest = if rotates { ROTATION_INTERVAL.min(keeper.overlap / 8).max(PLAN_DEBOUNCE) } else { RESYNC };
+        let longest = due.map_or(longest, |due| longest.min(Duration::try_from(due - now).unwrap_or_default()));
+        wait_at_most(longest, wakes.authority.notified(), PLAN_DEBOUNCE, failures, shutdown).await;
+    }
+}
+
+async fn planner_loop(planner: &Planner, clock: fn() -> Timestamp, wakes: &Wakes, shutdown: &CancellationToken) {
     let mut failures = 0;
     while !shutdown.is_cancelled() {
         let before = planner.plan.borrow().revision;
         let guard = planner.metrics.start_pass("node-plan");
-        match planner.pass(Timestamp::now()).await {
+        match planner.pass(clock()).await {
             Ok(()) => {
                 guard.end(PassOutcome::Completed);
                 failures = 0;
@@ -291,7 +335,17 @@ fn outcome(guard: super::metrics::PassGuard, failures: u32, error: Option<&impl 
 
 /// Waits for the next pass of a loop: for a wake, or after failures for the back-off, at most until the resync.
 async fn wait(wake: impl Future<Output = ()>, debounce: Duration, failures: u32, shutdown: &CancellationToken) {
-    let longest = if failures > 0 { delay(failures, rand::random()) } else { RESYNC };
+    wait_at_most(RESYNC, wake, debounce, failures, shutdown).await;
+}
+
+async fn wait_at_most(
+    longest: Duration,
+    wake: impl Future<Output = ()>,
+    debounce: Duration,
+    failures: u32,
+    shutdown: &CancellationToken,
+) {
+    let longest = if failures > 0 { delay(failures, rand::random()) } else { longest };
     tokio::select! {
         () = wake, if failures == 0 => {
             tokio::select! {

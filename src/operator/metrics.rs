@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -51,6 +52,11 @@ struct PassLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabel {
+    certificate: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ControllerLabel {
     controller: &'static str,
 }
@@ -64,6 +70,7 @@ pub struct Metrics {
     leader: Gauge,
     plan_revision: Gauge,
     plan_hosts: Gauge,
+    certificate_ends: Family<CertificateLabel, Gauge>,
 }
 
 impl Default for Metrics {
@@ -75,6 +82,7 @@ impl Default for Metrics {
             leader: Gauge::default(),
             plan_revision: Gauge::default(),
             plan_hosts: Gauge::default(),
+            certificate_ends: Family::default(),
         }
     }
 }
@@ -94,6 +102,11 @@ impl Metrics {
         registry.register("leader", "1 while this process holds the lease", self.leader.clone());
         registry.register("node_plan_revision", "Revision of the node plan last written", self.plan_revision.clone());
         registry.register("node_plan_hosts", "Hosts in the node plan", self.plan_hosts.clone());
+        registry.register(
+            "certificate_end_timestamp_seconds",
+            "Unix time at which the first certificate of its kind ends",
+            self.certificate_ends.clone(),
+        );
     }
 
     /// Counts a request by words from closed sets.
@@ -108,6 +121,20 @@ impl Metrics {
     pub(super) fn set_plan(&self, revision: i64, hosts: usize) {
         self.plan_revision.set(revision);
         self.plan_hosts.set(i64::try_from(hosts).unwrap_or(i64::MAX));
+    }
+
+    /// Tells when the signing authority ends, and the first of the registries' certificates.
+    pub(super) fn set_certificate_ends(&self, authority: Timestamp, registries: Option<Timestamp>) {
+        let gauge = |certificate| self.certificate_ends.get_or_create_owned(&CertificateLabel { certificate });
+        gauge("authority").set(authority.as_second());
+        match registries {
+            Some(first) => {
+                gauge("registry").set(first.as_second());
+            }
+            None => {
+                self.certificate_ends.remove(&CertificateLabel { certificate: "registry" });
+            }
+        }
     }
 
     /// Starts measuring a pass. A guard that is dropped without [`PassGuard::end`] counts as abandoned.

@@ -69,9 +69,23 @@ pub struct Options {
     /// The image of CNCF distribution.
     #[arg(long, default_value = "docker.io/library/registry:3.1.2")]
     pub distribution_image: String,
+    /// How long clients that read the certificates seldom are given when the authority is replaced, such as 336h.
+    #[arg(long, default_value = "336h", value_parser = positive_duration)]
+    pub certificate_overlap: Duration,
     /// Address of the operational endpoint: /healthz, /readyz, /metrics.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+}
+
+/// Hours, minutes and seconds, such as `336h` or `1h30m`.
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    let duration: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    let duration = Duration::try_from(duration).unwrap_or_default();
+    // A rotation adds it to times a few times over.
+    if (1..=366 * 24 * 3600).contains(&duration.as_secs()) {
+        return Ok(duration);
+    }
+    Err("must be from 1s to 8784h".to_owned())
 }
 
 /// The operator ended for a reason that it cannot mend by itself.
@@ -152,15 +166,16 @@ async fn lead(
         wharf_image: options.wharf_image.clone(),
         volume_interval: Duration::from_secs(options.volume_interval.into()),
         distribution_image: options.distribution_image.clone(),
+        certificate_overlap: options.certificate_overlap,
     };
     let leads = AtomicBool::new(false);
     let leading = election.with_lease(async {
         tracing::info!(identity = options.identity, "leading");
         metrics.set_leader(true);
         leads.store(true, Ordering::Relaxed);
-        Controllers { client, settings, identity: options.identity.clone(), metrics: metrics.clone() }
-            .run(health, shutdown)
-            .await
+        let identity = options.identity.clone();
+        let controllers = Controllers { client, settings, identity, metrics: metrics.clone() };
+        Box::pin(controllers.run(health, shutdown)).await
     });
     let stop = async {
         shutdown.cancelled().await;

@@ -11,6 +11,7 @@ use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 
 use super::apply::{Applier, Child, Desired, Inventory};
+use super::authority::Authority;
 use super::call::{CallError, Target, read};
 use super::metrics::Metrics;
 use super::registry::names::Names;
@@ -33,8 +34,8 @@ pub struct Planner {
     pub metrics: Metrics,
     /// The namespace of the plan.
     pub namespace: String,
-    /// PEM of the authority.
-    pub authority: String,
+    /// The authority, as last read.
+    pub authority: watch::Receiver<Arc<Authority>>,
     /// Where the plan is told.
     pub plan: watch::Sender<Arc<Plan>>,
 }
@@ -48,7 +49,8 @@ impl Planner {
         let known = self.plan.borrow().clone();
         let previous = if known.revision > 0 { known } else { Arc::new(self.stored().await?) };
         let wanted = wanted(&self.view.live_registries(), &self.view);
-        let next = plan::next(&previous, &self.authority, wanted, now.as_second());
+        let bundle = self.authority.borrow().bundle();
+        let next = plan::next(&previous, &bundle, wanted, now.as_second());
         let (index, shards) = plan::render(&next);
         let desired = self.desired(&index, &shards).await?;
         let report = self.applier.apply(&desired).await;
@@ -79,7 +81,7 @@ impl Planner {
             let shard = document.and_then(|document| serde_json::from_str::<Shard>(&document).ok());
             hosts.extend(shard.unwrap_or_default().hosts);
         }
-        Ok(Plan { revision: index.revision, authority: index.authority, hosts })
+        Ok(Plan { revision: index.revision, authority: index.authority, authority_since: index.authority_since, hosts })
     }
 
     async fn document(&self, name: &str, key: &str) -> Result<Option<String>, CallError> {

@@ -17,4 +17,6 @@ pub struct Settings {
     pub volume_interval: Duration,
     /// The image of the engine `Distribution`.
     pub distribution_image: String,
+    /// How long, at least, clients that read the certificates seldom are given before and after an authority is replaced.
+    pub certificate_overlap: Duration,
 }

@@ -53,10 +53,34 @@ fn a_removed_host_makes_a_new_revision_and_leaves_the_others() {
     assert!(!second.hosts.contains_key("b"));
 }
 
+/// Whatever the certificates hold, they are told apart by their frames.
+fn pem(name: &str) -> String {
+    format!("-----BEGIN CERTIFICATE-----\n{name}\n-----END CERTIFICATE-----\n")
+}
+
 #[test]
-fn a_new_authority_makes_every_entry_newer() {
-    let first = next(&Plan::default(), "ca", wanted(&[("a", "https://1")]), 1_000);
-    assert_eq!(next(&first, "other", wanted(&[("a", "https://1")]), 1_000).hosts["a"].since, 1_001);
+fn a_rotation_changes_the_index_alone_and_says_since_when_all_certificates_stand() {
+    let hosts = || wanted(&[("a", "https://1"), ("b", "https://2")]);
+    let (old, both, new) = (pem("old"), pem("old") + &pem("new"), pem("new"));
+    let first = next(&Plan::default(), &old, hosts(), 1_000);
+    assert_eq!(first.authority_since, 1_000);
+    let published = next(&first, &both, hosts(), 2_000);
+    assert_eq!((published.revision, published.authority_since), (2_000, 2_000));
+    let retired = next(&published, &new, hosts(), 3_000);
+    assert_eq!((retired.revision, retired.authority_since), (3_000, 2_000), "who has both has the new one");
+    let replaced = next(&retired, &pem("another"), hosts(), 4_000);
+    assert_eq!(replaced.authority_since, 4_000);
+    for plan in [&published, &retired, &replaced] {
+        assert_eq!(render(plan).1, render(&first).1, "no shard is written anew");
+    }
+    let grown = next(&published, &both, wanted(&[("a", "https://1")]), 5_000);
+    assert_eq!((grown.revision, grown.authority_since), (5_000, 2_000));
+}
+
+#[test]
+fn an_index_of_an_older_writer_is_read() {
+    let index: Index = serde_json::from_str(r#"{"version":1,"revision":7,"authority":"","shards":[]}"#).unwrap();
+    assert_eq!(index.authority_since, 0);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 )]
 
 mod administration;
+mod certificates;
 mod images;
 mod nodes;
 mod refusals;

@@ -226,6 +226,7 @@ pub fn archive() -> String {
 /// Credentials and authority of a Registry in a folder, in the forms that clients read.
 pub struct Login {
     folder: tempfile::TempDir,
+    registry: String,
     pub address: String,
 }
 
@@ -235,12 +236,22 @@ impl Login {
         let secret = namespace.get("secret", &format!("{registry}-pull")).expect("there is a pull secret");
         let encoded = secret.pointer("/data/.dockerconfigjson").and_then(Value::as_str).unwrap();
         std::fs::write(folder.path().join("config.json"), decoded(encoded)).unwrap();
-        let authority = namespace.get("configmap", &format!("{registry}-ca")).expect("there is an authority");
-        std::fs::write(folder.path().join("ca.crt"), authority["data"]["ca.crt"].as_str().unwrap()).unwrap();
-        Self { folder, address: format!("{registry}.{}.svc", namespace.name) }
+        let login =
+            Self { folder, registry: registry.to_owned(), address: format!("{registry}.{}.svc", namespace.name) };
+        login.read_authority(namespace);
+        login
     }
 
-    fn path(&self, name: &str) -> String {
+    /// Reads the published certificates, as a client does from time to time.
+    pub fn read_authority(&self, namespace: &Namespace) {
+        let config_map = namespace.get("configmap", &format!("{}-ca", self.registry)).expect("there is an authority");
+        // Whoever reads the file meanwhile sees the old one or the new one.
+        let (file, new) = (self.folder.path().join("ca.crt"), self.folder.path().join("ca.new"));
+        std::fs::write(&new, config_map["data"]["ca.crt"].as_str().unwrap()).unwrap();
+        std::fs::rename(new, file).unwrap();
+    }
+
+    pub fn path(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
 

@@ -14,4 +14,5 @@ mod apiserver;
 mod crash;
 mod policy;
 mod silence;
+#[allow(dead_code, reason = "other suites use more of it")]
 mod world;

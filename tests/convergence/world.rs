@@ -1,8 +1,10 @@
 //! A cluster with two nodes and a Registry, the operator's passes over it, and what everybody else in a cluster does.
 //! It must never use more of the operator than its controllers' passes: what they leave behind is what is judged.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -19,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use wharf::api::{NodeRuntime, Registry, labels};
 use wharf::operator::apply::{Applier, MANAGER};
+use wharf::operator::authority::Keeper;
 use wharf::operator::backoff::Backoff;
 use wharf::operator::context::Context;
 use wharf::operator::metrics::Metrics;
@@ -32,6 +35,8 @@ use wharf::plan::Plan;
 
 use crate::apiserver::{Connection, Server};
 
+/// See `Settings::certificate_overlap`.
+pub const OVERLAP: Duration = Duration::from_secs(14 * 24 * 3600);
 /// More rounds than any run needs.
 const ROUNDS: usize = 40;
 
@@ -70,10 +75,14 @@ pub fn cluster(spec: &Value) -> Server {
 }
 
 pub fn add_registry(server: &Server, spec: &Value) {
+    add_named_registry(server, "team", spec);
+}
+
+pub fn add_named_registry(server: &Server, name: &str, spec: &Value) {
     server.add(&json!({
         "apiVersion": "wharf.dev/v1alpha1",
         "kind": "Registry",
-        "metadata": {"name": "team", "namespace": "platform"},
+        "metadata": {"name": name, "namespace": "platform"},
         "spec": spec,
     }));
 }
@@ -94,6 +103,21 @@ impl Process {
     pub async fn round(&self) {
         let Some(view) = view(&self.client).await else { return };
         let Ok(authority) = authority::ensure(&self.client, "wharf-system", &self.metrics, now()).await else { return };
+        let authority = watch::Sender::new(Arc::new(authority));
+        let reporter = Reporter { controller: "wharf-operator".into(), instance: None };
+        let recorder = Recorder::new(self.client.clone(), reporter);
+        let keeper = Keeper {
+            client: self.client.clone(),
+            view: view.clone(),
+            metrics: self.metrics.clone(),
+            recorder: recorder.clone(),
+            namespace: "wharf-system".into(),
+            overlap: OVERLAP,
+            plan: self.plan.subscribe(),
+            authority: authority.clone(),
+            warned: Mutex::default(),
+        };
+        let _ = keeper.pass(now()).await;
         let applier = |manager| Applier::new(self.client.clone(), manager, self.metrics.clone());
         node_runtimes::pass(&view, &applier("wharf/node-runtime")).await;
         let planner = Planner {
@@ -102,11 +126,10 @@ impl Process {
             applier: applier("wharf/node-plan"),
             metrics: self.metrics.clone(),
             namespace: "wharf-nodes".into(),
-            authority: authority.certificate.clone(),
+            authority: authority.subscribe(),
             plan: self.plan.clone(),
         };
         let _ = planner.pass(now()).await;
-        let reporter = Reporter { controller: "wharf-operator".into(), instance: None };
         let context = Arc::new(Context {
             client: self.client.clone(),
             view: view.clone(),
@@ -117,11 +140,12 @@ impl Process {
                 wharf_image: "example.com/wharf:1".into(),
                 volume_interval: std::time::Duration::from_secs(60),
                 distribution_image: "example.com/registry:3".into(),
+                certificate_overlap: OVERLAP,
             },
-            authority,
+            authority: authority.subscribe(),
             applier: applier(MANAGER),
             plan: self.plan.subscribe(),
-            recorder: Recorder::new(self.client.clone(), reporter),
+            recorder,
             metrics: self.metrics.clone(),
             backoff: Backoff::default(),
             volumes: Volumes::default(),
@@ -135,8 +159,17 @@ impl Process {
     }
 }
 
-fn now() -> Timestamp {
-    "2026-06-01T00:00:00Z".parse().unwrap()
+thread_local! {
+    static NOW: Cell<Timestamp> = Cell::new("2026-06-01T00:00:00Z".parse().unwrap());
+}
+
+/// The operator's clock. Each test has one of its own, because each runs on one thread.
+pub fn now() -> Timestamp {
+    NOW.get()
+}
+
+pub fn set_now(time: Timestamp) {
+    NOW.set(time);
 }
 
 /// Rounds of the operator and of everybody else until nothing changes any more, or the process crashed.

@@ -173,7 +173,7 @@ fn plan(hosts: &[&str]) -> Plan {
         since: 1,
     };
     let hosts = hosts.iter().map(|host| ((*host).to_owned(), entry(host))).collect();
-    Plan { revision: 1, authority: "PEM".into(), hosts }
+    Plan { revision: 1, authority: "PEM".into(), authority_since: 1, hosts }
 }
 
 fn reasons(outcome: &Outcome) -> Vec<(&str, &str)> {
@@ -206,6 +206,23 @@ fn entries_are_made_updated_and_removed_and_then_nothing_more_happens() {
 
     node.apply(&plan(&[]));
     assert_eq!(node.snapshot(), before);
+}
+
+/// During a rotation the plan has several certificates. They are one file, replaced as a whole, and nothing else is touched.
+#[test]
+fn a_bundle_replaces_the_certificates_alone() {
+    let node = Node::new();
+    let mut plan = plan(&[HOST]);
+    node.apply(&plan);
+    let hosts = node.read(&format!("{PLACE}/hosts.toml"));
+    plan.authority = "-----BEGIN CERTIFICATE-----\nold\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nnew\n-----END CERTIFICATE-----\n".into();
+    assert_eq!(node.apply_at(&["/etc/containerd/certs.d"], &plan).unwrap().1, 1);
+    assert_eq!(node.read(&format!("{PLACE}/hosts.toml")), hosts);
+    let (_, certificates) = node
+        .read(&format!("{PLACE}/wharf-ca.crt"))
+        .map(|text| text.split_once('\n').map(|(first, rest)| (first.to_owned(), rest.to_owned())).unwrap())
+        .unwrap();
+    assert_eq!(certificates, plan.authority);
 }
 
 #[test]

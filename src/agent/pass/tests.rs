@@ -43,7 +43,7 @@ impl World {
         let owner = Owner { kind: "Registry".into(), namespace: "a".into(), name: "b".into(), uid: "c".into() };
         let entry = Entry { server: "https://10.0.0.1".into(), owner, since: revision };
         let hosts = hosts.iter().map(|host| ((*host).to_owned(), entry.clone())).collect();
-        let (index, documents) = render(&Plan { revision, authority: "PEM".into(), hosts });
+        let (index, documents) = render(&Plan { revision, authority: "PEM".into(), authority_since: 1, hosts });
         let put = |name: &str, key: &str, document: &str| {
             let path = format!("/api/v1/namespaces/wharf-nodes/configmaps/{name}");
             self.fake.put(path, json!({"metadata": {"name": name}, "data": {key: document}}));

@@ -10,7 +10,7 @@ fn plan(revision: i64, hosts: &[String]) -> Plan {
     let owner = Owner { kind: "Registry".into(), namespace: "a".into(), name: "b".into(), uid: "c".into() };
     let entry = Entry { server: format!("https://{revision}"), owner, since: revision };
     let hosts = hosts.iter().map(|host| (host.clone(), entry.clone())).collect();
-    Plan { revision, authority: "PEM".into(), hosts }
+    Plan { revision, authority: "PEM".into(), authority_since: 1, hosts }
 }
 
 fn put(fake: &Fake, plan: &Plan) -> Vec<String> {

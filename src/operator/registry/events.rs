@@ -5,7 +5,7 @@ use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 use tokio::time::timeout;
 
-use super::mint::Minted;
+use super::mint::{MintError, Minted};
 use super::observe::{FoundClaim, Observed};
 use crate::api::registry::RegistryStatus;
 use crate::api::{Registry, condition, reason};
@@ -31,6 +31,12 @@ pub(super) async fn after_apply(registry: &Registry, observed: &Observed, minted
         let note = format!("Issued the server certificate: {why}");
         publish(registry, event(EventType::Normal, reason::CERTIFICATE_ISSUED, note), context).await;
     }
+}
+
+/// Tells that a secret could not be made: most often a certificate, which will end.
+pub(super) async fn not_minted(registry: &Registry, error: &MintError, context: &Context) {
+    let note = format!("The registry's credential or certificate could not be made: {error}");
+    publish(registry, event(EventType::Warning, reason::CERTIFICATE_NOT_RENEWED, note), context).await;
 }
 
 /// Tells that the deletion policy was carried out.

@@ -1,5 +1,7 @@
 //! Values for tests of the pure stages: a Registry, a cluster that has nothing of it, and fixed secrets.
 
+use std::time::Duration;
+
 use kube::api::ObjectMeta;
 
 use super::mint::{Credential, Minted};
@@ -39,6 +41,7 @@ pub(crate) fn settings() -> Settings {
         wharf_image: "docker.io/library/wharf:1".into(),
         volume_interval: std::time::Duration::from_secs(60),
         distribution_image: "docker.io/library/registry:3.1.2".into(),
+        certificate_overlap: Duration::from_secs(14 * 24 * 3600),
     }
 }
 
@@ -67,9 +70,7 @@ pub(crate) fn nothing(names: &Names) -> Observed {
     }
 }
 
-pub(crate) fn authority() -> KeyedCertificate {
-    KeyedCertificate { certificate: "authority certificate\n".into(), key: "authority key\n".into() }
-}
+pub(crate) const BUNDLE: &str = "authority certificate\n";
 
 pub(crate) fn minted() -> Minted {
     Minted {
@@ -81,5 +82,6 @@ pub(crate) fn minted() -> Minted {
         upload_secret: "upload secret".into(),
         leaf: Some(KeyedCertificate { certificate: "leaf certificate\n".into(), key: "leaf key\n".into() }),
         issued_because: None,
+        renew_at: None,
     }
 }

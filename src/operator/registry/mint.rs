@@ -7,9 +7,11 @@ use std::fmt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Secret, Service};
 
+use super::leaf::{Rule, Verdict, judge};
 use super::names::Names;
 use super::observe::{Found, Observed};
-use crate::operator::certificate::{CertificateError, KeyedCertificate, issue, reissue_reason};
+use crate::operator::authority::Authority;
+use crate::operator::certificate::{CertificateError, KeyedCertificate, issue};
 use crate::operator::settings::Settings;
 
 /// The one user of a Registry until tokens come.
@@ -57,6 +59,8 @@ pub struct Minted {
     pub leaf: Option<KeyedCertificate>,
     /// Why the certificate was made in this pass.
     pub issued_because: Option<&'static str>,
+    /// When the certificate may be due, if a time alone can make it so.
+    pub renew_at: Option<Timestamp>,
 }
 
 /// Never shows a secret.
@@ -88,9 +92,10 @@ pub enum MintError {
 /// When a secret cannot be made.
 pub fn mint(
     names: &Names,
+    uid: &str,
     settings: &Settings,
     observed: &Observed,
-    authority: &KeyedCertificate,
+    authority: &Authority,
     now: Timestamp,
 ) -> Result<Minted, MintError> {
     let credential = match stored_credential(&observed.credentials) {
@@ -100,19 +105,22 @@ pub fn mint(
     let upload_secret = stored_upload_secret(&observed.credentials).unwrap_or_else(|| random_text(&rand::random()));
     let addresses = service_addresses(&observed.service);
     if addresses.is_empty() {
-        return Ok(Minted { credential, upload_secret, leaf: None, issued_because: None });
+        return Ok(Minted { credential, upload_secret, leaf: None, issued_because: None, renew_at: None });
     }
     let subjects = certificate_names(names, &settings.cluster_domain, &addresses);
-    let stored = stored_leaf(&observed.certificate, authority);
-    let reason = match &stored {
-        Some(leaf) => reissue_reason(&leaf.certificate, &subjects, now),
-        None => Some("there is none by the current authority"),
-    };
-    let leaf = match (stored, reason) {
-        (Some(leaf), None) => leaf,
-        _ => issue(authority, &subjects, now)?,
-    };
-    Ok(Minted { credential, upload_secret, leaf: Some(leaf), issued_because: reason })
+    let rule = Rule { names: &subjects, uid, authority, overlap: settings.certificate_overlap };
+    let stored = stored_leaf(&observed.certificate);
+    let verdict = stored.as_ref().map_or(Verdict::Reissue("there is none yet"), |leaf| judge(leaf, &rule, now));
+    match (stored, verdict) {
+        (Some(leaf), Verdict::Keep(renew_at)) => {
+            Ok(Minted { credential, upload_secret, leaf: Some(leaf), issued_because: None, renew_at })
+        }
+        (_, verdict) => {
+            let leaf = Some(issue(authority.signer.pair(), &subjects, now)?);
+            let issued_because = if let Verdict::Reissue(reason) = verdict { Some(reason) } else { None };
+            Ok(Minted { credential, upload_secret, leaf, issued_because, renew_at: None })
+        }
+    }
 }
 
 /// The cluster addresses of the Service; none before it exists.
@@ -154,11 +162,9 @@ fn stored_credential(secret: &Found<Secret>) -> Option<Credential> {
     whole.then_some(credential)
 }
 
-fn stored_leaf(secret: &Found<Secret>, authority: &KeyedCertificate) -> Option<KeyedCertificate> {
+fn stored_leaf(secret: &Found<Secret>) -> Option<KeyedCertificate> {
     let secret = secret.ours()?;
-    let by_current_authority = text(secret, "ca.crt")? == authority.certificate;
-    let leaf = KeyedCertificate { certificate: text(secret, "tls.crt")?, key: text(secret, "tls.key")? };
-    (by_current_authority && !leaf.key.is_empty()).then_some(leaf)
+    Some(KeyedCertificate { certificate: text(secret, "tls.crt")?, key: text(secret, "tls.key")? })
 }
 
 fn stored_upload_secret(secret: &Found<Secret>) -> Option<String> {

@@ -6,6 +6,7 @@
 //! | Service without the rest | this controller | reads its address, issues the certificate, goes on |
 //! | credential without pull secret | this controller | makes the pull secret from the stored credential |
 //! | certificate without Deployment | this controller | keeps the certificate, makes the Deployment |
+//! | new certificate, pod with the old one | this controller | the Deployment's content differs: makes a new pod |
 //! | finalizer, policy back to `Retain` | this controller | takes the finalizer off, keeps the claim |
 //! | finalizer, claim already deleted | this controller | takes the finalizer off |
 
@@ -14,6 +15,7 @@ mod deletion;
 mod events;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod leaf;
 pub mod mint;
 pub mod names;
 pub mod observe;
@@ -25,6 +27,7 @@ mod validate;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
@@ -38,6 +41,7 @@ use self::names::Names;
 use self::observe::Observer;
 use self::validate::Problem;
 use super::apply::Desired;
+use super::authority::Authority;
 use super::call::{Action as Request, CallError, Class, Target, call};
 use super::context::Context;
 use super::metrics::PassOutcome;
@@ -83,29 +87,46 @@ pub async fn reconcile(guarded: Arc<DeserializeGuard<Registry>>, context: Arc<Co
         Err(invalid) => report_malformed(invalid, &context).await,
     };
     match &result {
-        Ok(outcome) => pass.end(*outcome),
+        Ok(done) => pass.end(done.outcome),
         Err(error) if error.is_conflict() => pass.end(PassOutcome::Waiting),
         Err(_) => pass.end(PassOutcome::Failed),
     }
-    result.map(|outcome| match outcome {
-        PassOutcome::Completed => Action::requeue(RESYNC.mul_f64(rand::random_range(0.8..1.2))),
-        _ => Action::requeue(RECHECK.mul_f64(rand::random_range(0.8..1.2))),
+    result.map(|done| {
+        let longest = if done.outcome == PassOutcome::Completed { RESYNC } else { RECHECK };
+        let longest = longest.mul_f64(rand::random_range(0.8..1.2));
+        let until_due = done.renew_at.map(|due| due.duration_since((context.clock)()).unsigned_abs());
+        Action::requeue(until_due.map_or(longest, |due| longest.min(due)))
     })
 }
 
-async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<PassOutcome, PassError> {
+/// What a pass came to.
+struct Done {
+    outcome: PassOutcome,
+    /// When the certificate may be due.
+    renew_at: Option<Timestamp>,
+}
+
+impl From<PassOutcome> for Done {
+    fn from(outcome: PassOutcome) -> Self {
+        Self { outcome, renew_at: None }
+    }
+}
+
+async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<Done, PassError> {
     let names = Names::new(registry.namespace().unwrap_or_default(), registry.name_any());
     if registry.metadata.deletion_timestamp.is_some() {
         deletion::finish(registry, &names, context).await?;
-        return Ok(PassOutcome::Completed);
+        return Ok(PassOutcome::Completed.into());
     }
     let finalizer = deletion::keep_finalizer_in_step(registry, context).await;
     let plan = context.plan.borrow().clone();
+    let authority = context.authority.borrow().clone();
     let looks = Observer {
         client: &context.client,
         view: &context.view,
         plan: &plan,
         volumes: &context.volumes,
+        authority: &authority,
         metrics: &context.metrics,
     };
     let observed = match Box::pin(looks.observe(registry, &names)).await {
@@ -119,8 +140,11 @@ async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<Pa
 
     let mut problems = validate::obstacles(registry, &names, &observed);
     let mut failures: Vec<CallError> = finalizer.err().into_iter().collect();
+    let mut renew_at = None;
     if problems.is_empty() {
-        failures.extend(write_children(registry, &names, &observed, context).await?);
+        let written = write_children(registry, &names, &observed, &authority, context).await?;
+        renew_at = written.renew_at;
+        failures.extend(written.failures);
     }
     let attachments = attach_pull_secrets(registry, &names, &problems, context, &mut failures).await;
     problems.extend(validate::shortcomings(registry, &observed));
@@ -134,12 +158,18 @@ async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<Pa
         attachments: &attachments,
     };
     let next = status::next(&outcome, (context.clock)());
-    let result = pass_outcome(&next);
+    let outcome = pass_outcome(&next);
     write_status(registry, &next, context).await?;
     match failures.into_iter().next() {
         Some(failure) => Err(failure.into()),
-        None => Ok(result),
+        None => Ok(Done { outcome, renew_at }),
     }
+}
+
+/// What became of the children.
+struct Written {
+    failures: Vec<CallError>,
+    renew_at: Option<Timestamp>,
 }
 
 /// Makes the secrets, builds the children and applies them. What failed comes back as a value: the status needs it.
@@ -147,17 +177,19 @@ async fn write_children(
     registry: &Registry,
     names: &Names,
     observed: &observe::Observed,
+    authority: &Authority,
     context: &Context,
-) -> Result<Vec<CallError>, PassError> {
-    let minted = mint::mint(names, &context.settings, observed, &context.authority, (context.clock)())?;
-    let inputs = Inputs {
-        registry,
-        names,
-        settings: &context.settings,
-        observed,
-        minted: &minted,
-        authority: &context.authority,
+) -> Result<Written, PassError> {
+    let uid = registry.uid().unwrap_or_default();
+    let minted = match mint::mint(names, &uid, &context.settings, observed, authority, (context.clock)()) {
+        Ok(minted) => minted,
+        Err(error) => {
+            events::not_minted(registry, &error, context).await;
+            return Err(error.into());
+        }
     };
+    let bundle = authority.bundle();
+    let inputs = Inputs { registry, names, settings: &context.settings, observed, minted: &minted, bundle: &bundle };
     let desired: Desired = build::build(&inputs);
     let mut report = context.applier.apply(&desired).await;
     if report.is_complete() {
@@ -165,7 +197,7 @@ async fn write_children(
         let pruned = context.applier.prune(registry, observed.inventory.clone(), &desired).await;
         report.failures.extend(pruned.failures);
     }
-    Ok(report.failures)
+    Ok(Written { failures: report.failures, renew_at: minted.renew_at })
 }
 
 async fn attach_pull_secrets(
@@ -237,7 +269,7 @@ async fn apply_status(
 }
 
 /// A stored object that this version cannot read stops only itself.
-async fn report_malformed(invalid: &InvalidObject, context: &Context) -> Result<PassOutcome, PassError> {
+async fn report_malformed(invalid: &InvalidObject, context: &Context) -> Result<Done, PassError> {
     let message = format!(
         "The stored object does not match the schema of this version of Wharf: {}. Correct it with kubectl edit; what runs \
          goes on running",
@@ -262,5 +294,5 @@ async fn report_malformed(invalid: &InvalidObject, context: &Context) -> Result<
     if next != old {
         apply_status(&invalid.metadata, &json!({ "conditions": next }), context).await?;
     }
-    Ok(PassOutcome::Stalled)
+    Ok(PassOutcome::Stalled.into())
 }

@@ -7,6 +7,8 @@ pub const ENGINE_PORT: i32 = 5000;
 pub const VOLUME_PORT: i32 = 5001;
 /// Port of the Service; image references then need none.
 pub const SERVICE_PORT: i32 = 443;
+/// The key of the certificates that clients must trust, in config map and Secret, as other projects name it.
+pub const AUTHORITY_KEY: &str = "ca.crt";
 
 /// The names of one Registry's children.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +83,7 @@ impl Names {
         self.child("pull")
     }
 
-    /// The config map with the authority's certificate.
+    /// The config map with the certificates that clients must trust.
     #[must_use]
     pub fn authority(&self) -> String {
         self.child("ca")

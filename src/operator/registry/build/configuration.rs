@@ -1,4 +1,5 @@
-//! The engine's configuration, which holds a secret of its own, and the authority's certificate, which is public.
+//! The engine's configuration, which holds a secret of its own, and the certificates that clients must trust, which are
+//! public.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +11,10 @@ use super::Inputs;
 use super::volumes::{CERTIFICATE_FOLDER, DATA_FOLDER, USERS_FOLDER};
 use crate::api::registry::{ObjectStore, RegistrySpec};
 use crate::operator::registry::mint::HTPASSWD_KEY;
-use crate::operator::registry::names::ENGINE_PORT;
+use crate::operator::registry::names::{AUTHORITY_KEY, ENGINE_PORT};
 
 /// The key of the engine's configuration.
 pub(super) const CONFIGURATION_KEY: &str = "config.yml";
-/// The key of the authority's certificate, as other projects name it.
-const AUTHORITY_KEY: &str = "ca.crt";
 
 pub(super) fn engine(inputs: &Inputs<'_>) -> Secret {
     Secret {
@@ -29,7 +28,7 @@ pub(super) fn engine(inputs: &Inputs<'_>) -> Secret {
 pub(super) fn authority(inputs: &Inputs<'_>) -> ConfigMap {
     ConfigMap {
         metadata: inputs.owned(inputs.names.authority()),
-        data: Some(BTreeMap::from([(AUTHORITY_KEY.to_owned(), inputs.authority.certificate.clone())])),
+        data: Some(BTreeMap::from([(AUTHORITY_KEY.to_owned(), inputs.bundle.to_owned())])),
         ..ConfigMap::default()
     }
 }

@@ -20,7 +20,6 @@ use super::names::Names;
 use super::observe::Observed;
 use crate::api::{Registry, labels};
 use crate::operator::apply::{Child, Desired};
-use crate::operator::certificate::KeyedCertificate;
 use crate::operator::settings::Settings;
 
 /// What the builders read.
@@ -35,8 +34,8 @@ pub struct Inputs<'a> {
     pub observed: &'a Observed,
     /// The Registry's secrets.
     pub minted: &'a Minted,
-    /// The authority; the builders use its certificate only.
-    pub authority: &'a KeyedCertificate,
+    /// PEM of the certificates that clients must trust.
+    pub bundle: &'a str,
 }
 
 impl Inputs<'_> {

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::Inputs;
 use crate::operator::certificate::KeyedCertificate;
 use crate::operator::registry::mint::{HTPASSWD_KEY, PASSWORD_KEY, UPLOAD_SECRET_KEY, USERNAME_KEY};
+use crate::operator::registry::names::AUTHORITY_KEY;
 
 pub(super) fn credentials(inputs: &Inputs<'_>) -> Secret {
     let credential = &inputs.minted.credential;
@@ -41,7 +42,8 @@ pub(super) fn pull_secret(inputs: &Inputs<'_>) -> Secret {
 }
 
 pub(super) fn certificate(inputs: &Inputs<'_>, leaf: &KeyedCertificate) -> Secret {
-    let texts = [("tls.crt", &leaf.certificate), ("tls.key", &leaf.key), ("ca.crt", &inputs.authority.certificate)];
+    let bundle = inputs.bundle.to_owned();
+    let texts = [("tls.crt", &leaf.certificate), ("tls.key", &leaf.key), (AUTHORITY_KEY, &bundle)];
     secret(inputs, inputs.names.certificate(), "kubernetes.io/tls", &texts)
 }
 

@@ -5,13 +5,14 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::operator::certificate::KeyedCertificate;
 use crate::operator::registry::fixture;
 use crate::operator::registry::observe::{ClassTraits, FoundClaim, StorageClassFact};
 
 fn desired(registry: &Registry, observed: &Observed, minted: &Minted) -> Desired {
     let names = fixture::names(registry);
-    let (settings, authority) = (fixture::settings(), fixture::authority());
-    build(&Inputs { registry, names: &names, settings: &settings, observed, minted, authority: &authority })
+    let settings = fixture::settings();
+    build(&Inputs { registry, names: &names, settings: &settings, observed, minted, bundle: fixture::BUNDLE })
 }
 
 fn listing(desired: &Desired) -> Vec<String> {

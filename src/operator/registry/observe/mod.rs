@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use super::names::Names;
 use crate::api::{NodeRuntimeStatus, Registry, labels};
 use crate::operator::apply::Inventory;
+use crate::operator::authority::Authority;
 use crate::operator::call::{Action, CallError, Target, call, read};
 use crate::operator::metrics::Metrics;
 use crate::operator::view::{View, cached};
@@ -64,7 +65,7 @@ pub struct Observed {
     pub disruption_budget: Found<PodDisruptionBudget>,
     /// The engine's configuration.
     pub configuration: Found<Secret>,
-    /// The authority's certificate.
+    /// The certificates that clients must trust.
     pub authority: Found<ConfigMap>,
     /// User, password and file of users.
     pub credentials: Found<Secret>,
@@ -84,7 +85,7 @@ pub struct Observed {
     pub nodes: Vec<(String, NodeRuntimeStatus)>,
     /// The registry's host in the node plan.
     pub host: String,
-    /// The revision of the node plan in which this Registry's entry last changed; `None` while it has none.
+    /// The revision of the node plan that a node needs to pull from this Registry; `None` while it has no entry.
     pub planned_since: Option<i64>,
     /// All that this Registry owns.
     pub inventory: Inventory,
@@ -100,6 +101,8 @@ pub struct Observer<'a> {
     pub plan: &'a Plan,
     /// What pods tell of their volumes.
     pub volumes: &'a Volumes,
+    /// The authority.
+    pub authority: &'a Authority,
     /// The metrics.
     pub metrics: &'a Metrics,
 }
@@ -127,7 +130,7 @@ impl Observer<'_> {
             service_account: self.owned(&view.service_accounts, registry, &names.service_account()).await?,
             nodes: self.nodes(),
             host: names.address(),
-            planned_since: self.plan.hosts.get(&names.address()).map(|entry| entry.since),
+            planned_since: self.planned_since(&names.address()),
             inventory: self.inventory(registry),
             service,
             deployment,
@@ -219,6 +222,13 @@ impl Observer<'_> {
         let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
         let target = Target::new("pods", namespace, "");
         Ok(call(self.metrics, Action::List, target, api.list(parameters)).await?.items)
+    }
+
+    /// A node that has this revision has the entry, and trusts whoever may have signed this registry's certificate.
+    fn planned_since(&self, host: &str) -> Option<i64> {
+        let entry = self.plan.hosts.get(host)?;
+        let trusted_since = if self.authority.older_suffices() { 0 } else { self.plan.authority_since };
+        Some(entry.since.max(trusted_since))
     }
 
     fn nodes(&self) -> Vec<(String, NodeRuntimeStatus)> {

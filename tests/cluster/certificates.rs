@@ -1,0 +1,198 @@
+//! Certificates on a real cluster: the gap that a renewal costs, and a rotation of the authority during which clients and
+//! both container runtimes go on.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Login, Namespace, client, eventually, get, kubectl, on_node};
+
+const SECRET: [&str; 4] = ["secret", "wharf-authority", "-n", "wharf-system"];
+
+/// What one call came to: when it ended, in milliseconds, and curl's exit code.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    at: u64,
+    code: u8,
+}
+
+/// A client that calls all the time, with a certificate file that somebody else keeps.
+struct Caller {
+    stop: tempfile::TempPath,
+    thread: std::thread::JoinHandle<Vec<Call>>,
+}
+
+impl Caller {
+    fn start(login: &Login) -> Self {
+        let stop = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let script = format!(
+            "while [ -e {} ]; do curl -s -o /dev/null --max-time 2 --cacert {} https://{}/; echo $? $(date +%s%3N); sleep 0.02; done",
+            stop.display(),
+            login.path("ca.crt"),
+            login.address
+        );
+        let thread = std::thread::spawn(move || {
+            let said = client(&["sh", "-c", &script]).expect("the caller runs");
+            let call = |line: &str| {
+                let (code, at) = line.split_once(' ')?;
+                Some(Call { at: at.parse().ok()?, code: code.parse().ok()? })
+            };
+            said.lines().filter_map(call).collect()
+        });
+        Self { stop, thread }
+    }
+
+    fn calls(self) -> Vec<Call> {
+        drop(self.stop);
+        self.thread.join().expect("the caller ends")
+    }
+}
+
+/// The times without an answer: from the last good call before to the first good one after.
+fn gaps(calls: &[Call]) -> Vec<Duration> {
+    let mut gaps = Vec::new();
+    let mut last_good = None;
+    let mut failing = false;
+    for call in calls {
+        if call.code != 0 {
+            failing = true;
+            continue;
+        }
+        if let (true, Some(last)) = (failing, last_good) {
+            gaps.push(Duration::from_millis(call.at - last));
+        }
+        (failing, last_good) = (false, Some(call.at));
+    }
+    gaps
+}
+
+/// The certificate as it is stored.
+fn leaf(namespace: &Namespace) -> Option<String> {
+    namespace.get("secret", "team-registry-tls")?.pointer("/data/tls.crt").and_then(Value::as_str).map(str::to_owned)
+}
+
+/// The pod that serves, once it is the only one and ready.
+fn serving_pod(namespace: &Namespace) -> Option<String> {
+    let pods = get(&["pods", "-n", &namespace.name, "-l", "app.kubernetes.io/name=registry"])?;
+    let [pod] = pods["items"].as_array()?.as_slice() else { return None };
+    let ready =
+        pod["status"]["containerStatuses"][0]["ready"] == true && pod["metadata"]["deletionTimestamp"].is_null();
+    ready.then(|| pod["metadata"]["name"].as_str().unwrap().to_owned())
+}
+
+#[test]
+#[ignore = "needs cluster"]
+fn a_renewal_costs_one_short_gap() {
+    let namespace = Namespace::new("renewal");
+    namespace.ready_registry("team", "{}");
+    let login = Login::new(&namespace, "team");
+    let mut measured = Vec::new();
+    for _renewal in 0..5 {
+        let (before, pod) = (leaf(&namespace), eventually("a pod serves", || serving_pod(&namespace)));
+        let caller = Caller::start(&login);
+        std::thread::sleep(Duration::from_secs(1));
+        // What is gone is issued anew, in the same way as what is due.
+        kubectl(&["delete", "secret", "team-registry-tls", "-n", &namespace.name]);
+        eventually("a pod with another certificate serves", || {
+            (leaf(&namespace)? != before.clone()? && serving_pod(&namespace)? != pod).then_some(())
+        });
+        std::thread::sleep(Duration::from_secs(2));
+        let calls = caller.calls();
+        assert!(calls.iter().all(|call| call.code != 60), "a client refused the certificate");
+        let gaps = gaps(&calls);
+        assert_eq!(gaps.len(), 1, "one gap: {gaps:?}");
+        measured.extend(gaps);
+    }
+    println!("renewal: without an answer for {measured:?}");
+}
+
+/// The step of the rotation; empty at rest.
+fn step() -> String {
+    let secret = get(&SECRET).expect("there is an authority");
+    let text = secret.pointer("/metadata/annotations/wharf.dev~1rotation").and_then(Value::as_str).unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
+fn authority() -> Value {
+    get(&SECRET).expect("there is an authority")["data"]["tls.crt"].clone()
+}
+
+/// How many certificates the node's runtime trusts for the registry.
+fn trusted_on(node: u8, login: &Login) -> usize {
+    let file = format!("/etc/containerd/certs.d/{}/wharf-ca.crt", login.address);
+    on_node(node, &["cat", &file]).matches("-----BEGIN CERTIFICATE-----").count()
+}
+
+#[test]
+#[ignore = "needs cluster"]
+fn clients_and_nodes_go_on_while_the_authority_is_replaced() {
+    let namespace = Namespace::new("rotation");
+    namespace.ready_registry("team", "{}");
+    let login = Login::new(&namespace, "team");
+    login.push("app:1");
+    let first = authority();
+    let caller = Caller::start(&login);
+    let mut steps: Vec<String> = Vec::new();
+    let mut bundles = Vec::new();
+    let done = AtomicBool::new(false);
+    kubectl(&["annotate", "secret", "wharf-authority", "-n", "wharf-system", "wharf.dev/rotate=now"]);
+    std::thread::scope(|scope| {
+        // A client that reads what is published every twelve seconds, where the overlap is thirty.
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_secs(12));
+                login.read_authority(&namespace);
+            }
+        });
+        let started = Instant::now();
+        let mut round = 0;
+        loop {
+            let now = step();
+            if steps.last() != Some(&now) {
+                steps.push(now.clone());
+            }
+            if now.is_empty() && steps.len() > 2 {
+                break;
+            }
+            assert!(started.elapsed() < Duration::from_secs(400), "the rotation does not end: {steps:?}");
+            round += 1;
+            let image = format!("app:round-{round}");
+            // The pod may be restarting: a client tries again, and never because of a certificate.
+            eventually("crane pushes", || {
+                let said = login.crane(&["copy", &login.reference("app:1"), &login.reference(&image)]);
+                let refused = said.as_ref().is_err_and(|said| said.contains("x509") || said.contains("certificate"));
+                assert!(!refused, "{said:?}");
+                said.ok()
+            });
+            for node in ["node1", "node2"] {
+                namespace.pod(&format!("{node}-{round}"), &login.reference(&image), node);
+            }
+            bundles.push([trusted_on(1, &login), trusted_on(2, &login)]);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    std::thread::sleep(Duration::from_secs(5));
+    let calls = caller.calls();
+    steps.retain(|step| !step.is_empty());
+    // A step may be over before it was seen, but the two long ones may not.
+    assert!(steps.contains(&"Overlapping".to_owned()) && steps.contains(&"Retiring".to_owned()), "{steps:?}");
+    assert_ne!(authority(), first);
+    assert!(bundles.contains(&[2, 2]), "both runtimes pulled with two authorities: {bundles:?}");
+    eventually("the nodes trust one authority again", || {
+        (trusted_on(1, &login) == 1 && trusted_on(2, &login) == 1).then_some(())
+    });
+    assert!(calls.iter().all(|call| call.code != 60), "a client refused the certificate");
+    let gaps = gaps(&calls);
+    println!(
+        "rotation: {} calls, without an answer for {gaps:?}; {} pushes and {} pulls",
+        calls.len(),
+        bundles.len(),
+        2 * bundles.len()
+    );
+    assert_eq!(gaps.len(), 1, "one restart: {gaps:?}");
+    // And with what is published in the end.
+    login.read_authority(&namespace);
+    login.digest("app:1").expect("a client with the new authority is answered");
+    namespace.wait_for("team", "NodesConfigured", "True/AllNodes");
+}
