@@ -141,7 +141,7 @@ impl Observer<'_> {
         let service = self.owned(&view.services, registry, names.service()).await?;
         let deployment = self.owned(&view.deployments, registry, &names.deployment()).await?;
         let claim = self.claim(registry, names, &deployment).await?;
-        let storage_class = self.storage_class(registry, &claim).await?;
+        let storage_class = self.storage_class(registry, &claim);
         let pods = self.pods_unless_available(&deployment, names).await?;
         Ok(Observed {
             configuration: self.owned(&view.config_maps, registry, &names.configuration()).await?,
@@ -150,7 +150,7 @@ impl Observer<'_> {
             certificate: self.owned(&view.secrets, registry, &names.certificate()).await?,
             pull_secret: self.owned(&view.secrets, registry, &names.pull_secret()).await?,
             service_account: self.owned(&view.service_accounts, registry, &names.service_account()).await?,
-            nodes: self.nodes(),
+            nodes: view.node_reports(),
             host: names.address(),
             planned_since: self.plan.hosts.get(&names.address()).map(|entry| entry.since),
             inventory: self.inventory(registry),
@@ -250,31 +250,24 @@ impl Observer<'_> {
         Ok(call(self.metrics, Action::List, target, api.list(parameters)).await?.items)
     }
 
-    async fn storage_class(&self, registry: &Registry, claim: &FoundClaim) -> Result<StorageClassFact, CallError> {
+    fn storage_class(&self, registry: &Registry, claim: &FoundClaim) -> StorageClassFact {
         let phase = claim.usable().and_then(|claim| claim.status.as_ref()).and_then(|status| status.phase.as_deref());
         if phase.is_some_and(|phase| phase != "Pending") {
-            return Ok(StorageClassFact::NotNeeded);
+            return StorageClassFact::NotNeeded;
         }
-        let api = Api::<StorageClass>::all(self.client.clone());
-        let target = Target::new("storage classes", "", "");
-        let classes = call(self.metrics, Action::List, target, api.list(&ListParams::default())).await?.items;
-        let names = || classes.iter().map(ResourceExt::name_any).collect();
+        let classes = self.view.storage_classes.state();
+        let names = || classes.iter().map(|class| class.name_any()).collect();
         let wanted = claim
             .usable()
             .and_then(|claim| claim.spec.as_ref())
             .and_then(|spec| spec.storage_class_name.as_ref())
             .or(registry.spec.storage.claim.storage_class_name.as_ref());
-        Ok(match wanted {
+        match wanted {
             Some(name) if classes.iter().any(|class| class.name_any() == *name) => StorageClassFact::Available,
             Some(_) => StorageClassFact::Missing(names()),
-            None if classes.iter().any(is_default) => StorageClassFact::Available,
+            None if classes.iter().any(|class| is_default(class)) => StorageClassFact::Available,
             None => StorageClassFact::NoDefault(names()),
-        })
-    }
-
-    fn nodes(&self) -> Vec<(String, NodeRuntimeStatus)> {
-        let runtimes = self.view.node_runtimes.state();
-        runtimes.iter().map(|runtime| (runtime.name_any(), runtime.status.clone().unwrap_or_default())).collect()
+        }
     }
 
     fn inventory(&self, registry: &Registry) -> Inventory {
@@ -294,7 +287,7 @@ where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     for object in store.state() {
-        if object.namespace() == registry.namespace() && is_owned_by(object.as_ref(), registry) {
+        if object.meta().namespace == registry.metadata.namespace && is_owned_by(object.as_ref(), registry) {
             inventory.add(object.as_ref());
         }
     }
