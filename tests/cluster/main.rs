@@ -14,5 +14,6 @@ mod administration;
 mod images;
 mod nodes;
 mod refusals;
+mod scale;
 mod support;
 mod troubles;
