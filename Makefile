@@ -1,7 +1,7 @@
 # Every command of the project. Each does its own set-up; the slow parts are done once and kept by the tools' own caches.
 NODES ?= 2
 
-.PHONY: help demo test test-format test-lint test-unit test-charts test-cluster test-long generate cluster-up cluster-down install tools
+.PHONY: help demo test test-format test-lint test-unit test-charts test-cluster test-long bench generate cluster-up cluster-down install tools
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -30,6 +30,9 @@ test-cluster: ## End to end on the real cluster.
 	dev/test-cluster
 
 test-long: test ## The long versions of the tests; none yet beyond those of `test`.
+
+bench: ## Measure the operator and the agent on the real cluster.
+	@dev/bench
 
 generate: ## Write crds/, the goldens, the charts' copies and deploy/ anew.
 	cargo run --quiet -- crds --write-to crds

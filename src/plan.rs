@@ -92,6 +92,16 @@ pub struct Plan {
     pub hosts: BTreeMap<String, Entry>,
 }
 
+impl Plan {
+    /// The revision that a node must report to be able to pull from a host: then it has the entry and, unless an older
+    /// authority suffices, trusts whoever may have signed the host's certificate. `None` without an entry.
+    #[must_use]
+    pub fn needed_revision(&self, host: &str, older_authority_suffices: bool) -> Option<i64> {
+        let entry = self.hosts.get(host)?;
+        Some(if older_authority_suffices { entry.since } else { entry.since.max(self.authority_since) })
+    }
+}
+
 /// An entry that a resource asks for, before it has a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {

@@ -9,12 +9,12 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::join_all;
 use jiff::Timestamp;
-use kube::Client;
 use kube::core::DeserializeGuard;
 use kube::runtime::Controller;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
+use kube::{Client, ResourceExt};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,8 @@ use super::node_plan::Planner;
 use super::node_runtimes;
 use super::pending::Pending;
 use super::pull_secret::Attacher;
-use super::registry::{PassError, reconcile};
+use super::registry::names::Names;
+use super::registry::{PassError, lacks_reports, reconcile};
 use super::settings::Settings;
 use super::view::{Change, View};
 use super::volume::{Inquirer, Volumes};
@@ -42,7 +43,7 @@ const CONCURRENCY: u16 = 8;
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How long changes that concern the node plan are gathered.
 const PLAN_DEBOUNCE: Duration = Duration::from_millis(200);
-/// How long reports of nodes are gathered: each set of them costs a pass over every Registry.
+/// How long reports of nodes are gathered: each set of them costs a look at every Registry.
 const NODE_DEBOUNCE: Duration = Duration::from_secs(2);
 /// How often the loops look without being told.
 const RESYNC: Duration = Duration::from_secs(600);
@@ -279,7 +280,8 @@ async fn planner_loop(planner: &Planner, clock: fn() -> Timestamp, wakes: &Wakes
     }
 }
 
-/// Keeps the `NodeRuntime`s in step, and lets every Registry count its nodes anew.
+/// Keeps the `NodeRuntime`s in step, and lets each Registry that they concern count its nodes anew. Most reports concern
+/// none: with many nodes and Registries, a pass over each Registry for each report would never end.
 async fn node_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
     let applier = Applier::new(context.client.clone(), "wharf/node-runtime", context.metrics.clone());
     let mut failures = 0;
@@ -287,10 +289,27 @@ async fn node_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToke
         let guard = context.metrics.start_pass("node-runtime");
         let report = node_runtimes::pass(&context.view, &applier).await;
         failures = outcome(guard, failures, report.failures.first(), "a NodeRuntime could not be made");
-        let registries = context.view.registries.state();
-        wakes.registries.add(registries.iter().map(|registry| ObjectRef::from_obj(registry.as_ref())));
+        wakes.registries.add(concerned(context));
         wait(wakes.nodes.notified(), NODE_DEBOUNCE, failures, shutdown).await;
     }
+}
+
+/// The Registries whose status does not say yet what the nodes report.
+fn concerned(context: &Context) -> Vec<Key> {
+    let (reports, plan) = (context.view.node_reports(), context.plan.borrow().clone());
+    let older_suffices = context.authority.borrow().older_suffices();
+    let lacks = |guarded: &DeserializeGuard<Registry>| {
+        guarded.0.as_ref().is_ok_and(|registry| {
+            let host = Names::new(registry.namespace().unwrap_or_default(), registry.name_any()).address();
+            lacks_reports(registry, &reports, plan.needed_revision(&host, older_suffices))
+        })
+    };
+    let registries = context.view.registries.state();
+    registries
+        .iter()
+        .filter(|registry| lacks(registry))
+        .map(|registry| ObjectRef::from_obj(registry.as_ref()))
+        .collect()
 }
 
 async fn pull_secret_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {

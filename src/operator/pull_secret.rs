@@ -44,7 +44,7 @@ impl Attacher<'_> {
     /// # Errors
     /// When the API server cannot be asked, or the account changed meanwhile.
     pub async fn attach(&self, namespace: &str, name: &str) -> Result<Attachment, CallError> {
-        let wanted = wanted(&self.view.live_registries(), namespace, name);
+        let wanted = wanted(&self.view.live_registries_in(namespace), namespace, name);
         let api = Api::<ServiceAccount>::namespaced(self.client.clone(), namespace);
         let target = Target::new("ServiceAccount", namespace, name);
         let account = match cached(&self.view.attached_accounts, namespace, name) {

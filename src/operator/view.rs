@@ -9,6 +9,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Api, PartialObjectMeta};
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -17,10 +18,16 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::api::{NodeRuntime, Registry, labels};
+use super::apply::MANAGER;
+use crate::api::{NodeRuntime, NodeRuntimeStatus, Registry, labels};
 
 /// How many changes may wait for a controller before the watches are held back.
 const QUEUE: usize = 1024;
+/// How many objects a cache asks for at once while it is filled. A page is in memory three times, as bytes, as JSON and as
+/// objects, and the allocator keeps what that took.
+const PAGE: u32 = 50;
+/// Where `kubectl apply` keeps a copy of what it sent.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The caches.
 #[derive(Clone)]
@@ -47,6 +54,8 @@ pub struct View {
     pub node_runtimes: Store<NodeRuntime>,
     /// The cluster's nodes.
     pub nodes: Store<PartialObjectMeta<Node>>,
+    /// The cluster's storage classes.
+    pub storage_classes: Store<StorageClass>,
 }
 
 /// Something changed that a controller may have to act on.
@@ -86,6 +95,8 @@ pub struct Writers {
     pub node_runtimes: reflector::store::Writer<NodeRuntime>,
     /// See [`View::nodes`].
     pub nodes: reflector::store::Writer<PartialObjectMeta<Node>>,
+    /// See [`View::storage_classes`].
+    pub storage_classes: reflector::store::Writer<StorageClass>,
 }
 
 impl View {
@@ -103,6 +114,7 @@ impl View {
         let (attached_accounts, attached_accounts_writer) = reflector::store();
         let (node_runtimes, node_runtimes_writer) = reflector::store();
         let (nodes, nodes_writer) = reflector::store();
+        let (storage_classes, storage_classes_writer) = reflector::store();
         (
             Self {
                 registries,
@@ -116,6 +128,7 @@ impl View {
                 attached_accounts,
                 node_runtimes,
                 nodes,
+                storage_classes,
             },
             Writers {
                 registries: registries_writer,
@@ -129,6 +142,7 @@ impl View {
                 attached_accounts: attached_accounts_writer,
                 node_runtimes: node_runtimes_writer,
                 nodes: nodes_writer,
+                storage_classes: storage_classes_writer,
             },
         )
     }
@@ -138,21 +152,23 @@ impl View {
     pub fn watch(client: &Client) -> (Self, impl Future<Output = ()> + Send + 'static, mpsc::Receiver<Change>) {
         let (view, writers) = Self::empty();
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let managed = watcher::Config::default().labels(labels::MANAGED_SELECTOR);
-        let attached = watcher::Config::default().labels(labels::HAS_PULL_SECRETS);
-        let everything = watcher::Config::default();
+        let everything = watcher::Config::default().page_size(PAGE);
+        let managed = everything.clone().labels(labels::MANAGED_SELECTOR);
+        let attached = everything.clone().labels(labels::HAS_PULL_SECRETS);
         let all = futures::future::join_all([
-            feed(client, writers.registries, everything.clone(), sender.clone(), registry_changes),
-            feed(client, writers.deployments, managed.clone(), sender.clone(), child_changes),
-            feed(client, writers.services, managed.clone(), sender.clone(), service_changes),
-            feed(client, writers.claims, managed.clone(), sender.clone(), child_changes),
-            feed(client, writers.config_maps, managed.clone(), sender.clone(), config_map_changes),
-            feed(client, writers.secrets, managed.clone(), sender.clone(), child_changes),
-            feed(client, writers.disruption_budgets, managed.clone(), sender.clone(), child_changes),
-            feed(client, writers.service_accounts, managed, sender.clone(), child_changes),
-            feed(client, writers.attached_accounts, attached, sender.clone(), account_changes),
-            feed(client, writers.node_runtimes, everything.clone(), sender.clone(), |_| vec![Change::Node]),
-            feed(client, writers.nodes, everything, sender, |_| vec![Change::Node]),
+            feed(client, writers.registries, everything.clone(), trim, sender.clone(), registry_changes),
+            feed(client, writers.deployments, managed.clone(), trim, sender.clone(), child_changes),
+            feed(client, writers.services, managed.clone(), trim, sender.clone(), service_changes),
+            feed(client, writers.claims, managed.clone(), trim_claim, sender.clone(), child_changes),
+            feed(client, writers.config_maps, managed.clone(), trim, sender.clone(), config_map_changes),
+            feed(client, writers.secrets, managed.clone(), trim, sender.clone(), child_changes),
+            feed(client, writers.disruption_budgets, managed.clone(), trim, sender.clone(), child_changes),
+            feed(client, writers.service_accounts, managed, trim, sender.clone(), child_changes),
+            feed(client, writers.attached_accounts, attached, trim, sender.clone(), account_changes),
+            feed(client, writers.node_runtimes, everything.clone(), trim, sender.clone(), |_| vec![Change::Node]),
+            feed(client, writers.nodes, everything.clone(), trim, sender.clone(), |_| vec![Change::Node]),
+            // A Registry without its class looks again by itself.
+            feed(client, writers.storage_classes, everything, trim, sender, |_| Vec::new()),
         ]);
         (
             view,
@@ -178,17 +194,35 @@ impl View {
         self.service_accounts.wait_until_ready().await?;
         self.attached_accounts.wait_until_ready().await?;
         self.node_runtimes.wait_until_ready().await?;
-        self.nodes.wait_until_ready().await
+        self.nodes.wait_until_ready().await?;
+        self.storage_classes.wait_until_ready().await
     }
 
     /// The Registries that can be read and are not being deleted.
     #[must_use]
     pub fn live_registries(&self) -> Vec<Registry> {
+        self.live_registries_that(|_| true)
+    }
+
+    /// Those of one namespace.
+    #[must_use]
+    pub fn live_registries_in(&self, namespace: &str) -> Vec<Registry> {
+        self.live_registries_that(|registry| registry.metadata.namespace.as_deref() == Some(namespace))
+    }
+
+    /// What each node's agent reports, by node.
+    #[must_use]
+    pub fn node_reports(&self) -> Vec<(String, NodeRuntimeStatus)> {
+        let runtimes = self.node_runtimes.state();
+        runtimes.iter().map(|runtime| (runtime.name_any(), runtime.status.clone().unwrap_or_default())).collect()
+    }
+
+    fn live_registries_that(&self, wanted: impl Fn(&Registry) -> bool) -> Vec<Registry> {
         self.registries
             .state()
             .iter()
             .filter_map(|guarded| guarded.0.as_ref().ok())
-            .filter(|registry| registry.metadata.deletion_timestamp.is_none())
+            .filter(|registry| registry.metadata.deletion_timestamp.is_none() && wanted(registry))
             .cloned()
             .collect()
     }
@@ -208,6 +242,7 @@ fn feed<K>(
     client: &Client,
     writer: reflector::store::Writer<K>,
     config: watcher::Config,
+    trim: fn(&mut K),
     sender: mpsc::Sender<Change>,
     changes: fn(&K) -> Vec<Change>,
 ) -> futures::future::BoxFuture<'static, ()>
@@ -215,8 +250,29 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Eq + Hash + Clone + Default,
 {
-    let stream = watcher(Api::<K>::all(client.clone()), config).default_backoff().reflect(writer).touched_objects();
-    Box::pin(tell(stream, sender, changes))
+    let watch = watcher(Api::<K>::all(client.clone()), config).default_backoff();
+    Box::pin(tell(watch.modify(trim).reflect(writer).touched_objects(), sender, changes))
+}
+
+/// Takes out of an object what no pass looks at: who wrote which field is most of its size.
+fn trim<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+    trim_annotations(object);
+}
+
+/// An object without annotations stays one without: a patch that adds the first has to know.
+fn trim_annotations<K: Resource>(object: &mut K) {
+    if let Some(annotations) = object.meta_mut().annotations.as_mut() {
+        annotations.remove(LAST_APPLIED);
+    }
+}
+
+/// The same for a claim, of which it matters which fields Wharf once sent.
+fn trim_claim(claim: &mut PersistentVolumeClaim) {
+    if let Some(entries) = claim.metadata.managed_fields.as_mut() {
+        entries.retain(|entry| entry.manager.as_deref() == Some(MANAGER));
+    }
+    trim_annotations(claim);
 }
 
 async fn tell<K: Resource<DynamicType = ()>>(
@@ -265,4 +321,39 @@ fn config_map_changes(config_map: &ConfigMap) -> Vec<Change> {
 
 fn account_changes(account: &ServiceAccount) -> Vec<Change> {
     account.namespace().map(Change::PullSecrets).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn claim(metadata: &Value) -> PersistentVolumeClaim {
+        serde_json::from_value(json!({ "metadata": metadata })).unwrap()
+    }
+
+    #[test]
+    fn a_cached_object_is_without_what_no_pass_looks_at() {
+        let entries = json!([{"manager": MANAGER, "fieldsV1": {"f:spec": {}}}, {"manager": "kubelet"}]);
+        let annotations = json!({LAST_APPLIED: "{}", "other": "stays"});
+        let full = claim(&json!({"name": "a", "managedFields": entries, "annotations": annotations}));
+        let mut trimmed = full.clone();
+        trim(&mut trimmed);
+        assert_eq!(trimmed, claim(&json!({"name": "a", "annotations": {"other": "stays"}})));
+        // Of a claim it matters what Wharf itself once sent.
+        let mut trimmed = full;
+        trim_claim(&mut trimmed);
+        let managers: Vec<_> = trimmed.managed_fields().iter().map(|entry| entry.manager.clone().unwrap()).collect();
+        assert_eq!(managers, [MANAGER]);
+        assert!(trimmed.managed_fields()[0].fields_v1.is_some());
+    }
+
+    #[test]
+    fn an_object_without_annotations_stays_one_without() {
+        let mut bare = claim(&json!({"name": "a"}));
+        trim_claim(&mut bare);
+        trim(&mut bare);
+        assert_eq!(bare, claim(&json!({"name": "a"})));
+    }
 }

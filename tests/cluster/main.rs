@@ -15,6 +15,7 @@ mod certificates;
 mod images;
 mod nodes;
 mod refusals;
+mod scale;
 mod storage;
 mod support;
 mod troubles;

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Api, ListParams, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::events::{Recorder, Reporter};
@@ -318,6 +319,7 @@ async fn view(client: &Client) -> Option<View> {
     fill::<ServiceAccount>(client, writers.attached_accounts, &ListParams::default().labels(labels::HAS_PULL_SECRETS))
         .await?;
     fill::<NodeRuntime>(client, writers.node_runtimes, &everything).await?;
+    fill::<StorageClass>(client, writers.storage_classes, &everything).await?;
     let mut nodes = writers.nodes;
     let list = Api::<Node>::all(client.clone()).list_metadata(&everything).await.ok()?;
     put::<PartialObjectMeta<Node>>(&mut nodes, list.items);

@@ -24,6 +24,8 @@ mod pods;
 mod status;
 mod validate;
 
+pub use status::lacks_reports;
+
 use std::sync::Arc;
 use std::time::Duration;
 

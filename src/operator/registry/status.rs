@@ -6,6 +6,7 @@ mod storage;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
 
 use super::names::Names;
 use super::observe::Observed;
@@ -42,7 +43,8 @@ pub fn next(outcome: &Outcome<'_>, now: Timestamp) -> RegistryStatus {
     let old: &[Condition] = outcome.registry.status.as_ref().map_or(&[], |status| &status.conditions);
     let parts = [storage::finding(outcome), available(outcome), pull_secrets(outcome)];
     let mut findings = overall(outcome.names, outcome.registry.spec.suspend, &parts);
-    let (counts, nodes) = nodes(outcome.observed);
+    let observed = outcome.observed;
+    let (counts, nodes) = nodes(&observed.nodes, &observed.host, observed.planned_since);
     findings.extend(parts);
     findings.push(nodes);
     RegistryStatus {
@@ -215,15 +217,29 @@ fn is_child(names: &Names, failure: &CallError) -> bool {
     failure.target.kind != "ServiceAccount" || failure.target.name == names.service_account()
 }
 
-fn nodes(observed: &Observed) -> (NodeCounts, Finding) {
+/// Whether a Registry's status does not say yet what the nodes report. `planned_since` is the revision of the node plan in
+/// which its entry last changed.
+#[must_use]
+pub fn lacks_reports(registry: &Registry, reports: &[(String, NodeRuntimeStatus)], planned_since: Option<i64>) -> bool {
+    let names = Names::new(registry.namespace().unwrap_or_default(), registry.name_any());
+    let (counts, finding) = nodes(reports, &names.address(), planned_since);
+    let Some(status) = &registry.status else {
+        return true;
+    };
+    let says_so = condition::find(&status.conditions, finding.kind).is_some_and(|old| {
+        old.status == finding.status.as_str() && old.reason == finding.reason && old.message == finding.message
+    });
+    !says_so || status.nodes.as_ref() != Some(&counts)
+}
+
+fn nodes(reports: &[(String, NodeRuntimeStatus)], host: &str, planned_since: Option<i64>) -> (NodeCounts, Finding) {
     let kind = condition::NODES_CONFIGURED;
-    let total = observed.nodes.len();
+    let total = reports.len();
     let mut unable: Vec<String> = Vec::new();
-    if let Some(since) = observed.planned_since {
-        let host = observed.host.as_str();
-        unable = observed.nodes.iter().filter_map(|(node, status)| inability(node, status, host, since)).collect();
+    if let Some(since) = planned_since {
+        unable = reports.iter().filter_map(|(node, status)| inability(node, status, host, since)).collect();
     }
-    let able = if observed.planned_since.is_some() { total - unable.len() } else { 0 };
+    let able = if planned_since.is_some() { total - unable.len() } else { 0 };
     let counts = NodeCounts { able: count(able), total: count(total), summary: format!("{able}/{total}") };
     let finding = if total == 0 {
         Finding::new(
@@ -232,7 +248,7 @@ fn nodes(observed: &Observed) -> (NodeCounts, Finding) {
             reason::NO_AGENTS,
             "No node reports to Wharf; without the agent, nodes cannot pull from this registry by its address",
         )
-    } else if observed.planned_since.is_none() {
+    } else if planned_since.is_none() {
         Finding::new(kind, Status::False, reason::PROGRESSING, "The nodes are about to be told of this registry")
     } else if unable.is_empty() {
         Finding::new(kind, Status::True, reason::ALL_NODES, format!("{total} of {total} nodes can pull"))

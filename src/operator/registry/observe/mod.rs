@@ -128,9 +128,9 @@ impl Observer<'_> {
             certificate: self.owned(&view.secrets, registry, &names.certificate()).await?,
             pull_secret: self.owned(&view.secrets, registry, &names.pull_secret()).await?,
             service_account: self.owned(&view.service_accounts, registry, &names.service_account()).await?,
-            nodes: self.nodes(),
+            nodes: view.node_reports(),
             host: names.address(),
-            planned_since: self.planned_since(&names.address()),
+            planned_since: self.plan.needed_revision(&names.address(), self.authority.older_suffices()),
             inventory: self.inventory(registry),
             service,
             deployment,
@@ -224,18 +224,6 @@ impl Observer<'_> {
         Ok(call(self.metrics, Action::List, target, api.list(parameters)).await?.items)
     }
 
-    /// A node that has this revision has the entry, and trusts whoever may have signed this registry's certificate.
-    fn planned_since(&self, host: &str) -> Option<i64> {
-        let entry = self.plan.hosts.get(host)?;
-        let trusted_since = if self.authority.older_suffices() { 0 } else { self.plan.authority_since };
-        Some(entry.since.max(trusted_since))
-    }
-
-    fn nodes(&self) -> Vec<(String, NodeRuntimeStatus)> {
-        let runtimes = self.view.node_runtimes.state();
-        runtimes.iter().map(|runtime| (runtime.name_any(), runtime.status.clone().unwrap_or_default())).collect()
-    }
-
     fn inventory(&self, registry: &Registry) -> Inventory {
         let mut inventory = Inventory::default();
         let view = self.view;
@@ -254,7 +242,7 @@ where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     for object in store.state() {
-        if object.namespace() == registry.namespace() && is_owned_by(object.as_ref(), registry) {
+        if object.meta().namespace == registry.metadata.namespace && is_owned_by(object.as_ref(), registry) {
             inventory.add(object.as_ref());
         }
     }

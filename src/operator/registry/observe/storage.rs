@@ -1,6 +1,8 @@
 //! Reads where a Registry's images are, or would be: its claim, and the storage class that makes the volume.
 //! It must never decide whether a claim may be used; it only tells whose it is and who mounts it.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
@@ -168,10 +170,8 @@ impl Observer<'_> {
         if !asks_for_class(registry, claim) {
             return Ok(StorageClassFact::NotNeeded);
         }
-        let api = Api::<StorageClass>::all(self.client.clone());
-        let target = Target::new("storage classes", "", "");
-        let classes = call(self.metrics, Action::List, target, api.list(&ListParams::default())).await?.items;
-        let names = || classes.iter().map(ResourceExt::name_any).collect();
+        let classes = self.view.storage_classes.state();
+        let names = || classes.iter().map(|class| class.name_any()).collect();
         let wanted = claim
             .usable()
             .and_then(|claim| claim.spec.as_ref())
@@ -229,7 +229,7 @@ pub fn capacity(claim: &PersistentVolumeClaim) -> Option<&str> {
 }
 
 /// The default class: of several, Kubernetes takes the newest.
-fn default_class(classes: &[StorageClass]) -> Option<&StorageClass> {
+fn default_class(classes: &[Arc<StorageClass>]) -> Option<&Arc<StorageClass>> {
     classes
         .iter()
         .filter(|class| {

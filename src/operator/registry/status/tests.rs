@@ -332,6 +332,26 @@ fn nodes_are_counted_by_what_they_report() {
 }
 
 #[test]
+fn a_registry_is_woken_only_by_reports_that_its_status_lacks() {
+    let reports = |revision: i64| {
+        vec![node("a", json!({"planRevision": revision})), node("b", json!({"planRevision": 12, "runtime": "x"}))]
+    };
+    let mut registry = fixture::team("{}");
+    assert!(lacks_reports(&registry, &reports(10), Some(10)), "nobody has looked at it");
+    registry.status = Some(after(|case| case.observed.nodes = reports(10)));
+    assert!(!lacks_reports(&registry, &reports(10), Some(10)));
+    assert!(!lacks_reports(&registry, &reports(11), Some(10)), "a later revision changes nothing for it");
+    assert!(lacks_reports(&registry, &reports(9), Some(10)), "a node fell behind");
+    assert!(lacks_reports(&registry, &reports(10), Some(11)), "its entry changed");
+    assert!(lacks_reports(&registry, &reports(10)[..1], Some(10)), "a node is gone");
+    // The counts are the same and only the message differs.
+    registry.status = Some(after(|case| case.observed.nodes = reports(9)));
+    let mut other = reports(9);
+    other[0].0 = "c".into();
+    assert!(lacks_reports(&registry, &other, Some(10)), "another node is behind");
+}
+
+#[test]
 fn a_cluster_that_cannot_be_looked_at_leaves_readiness_unknown() {
     let mut registry = fixture::team("{}");
     registry.status = Some(after(|_| {}));

@@ -1,0 +1,225 @@
+//! Many Registries at once, half of which go while the operator is killed again and again: what stays converges, nothing of
+//! the others is left, and then there is silence.
+//!
+//! The Registries are suspended, which makes every object but the pods; `WHARF_TEST_SCALE_PODS` is how many have pods too.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{apply, attempt, checkout, condition, eventually, get, install_wharf, kubectl};
+
+/// How many namespaces there are, each with [`EACH`] Registries.
+const NAMESPACES: usize = 60;
+const EACH: usize = 5;
+/// The label of the test's namespaces.
+const LABEL: &str = "wharf.test/scale";
+
+/// How many Registries of the namespaces that stay have pods.
+fn with_pods() -> usize {
+    std::env::var("WHARF_TEST_SCALE_PODS").map_or(0, |text| text.parse().expect("WHARF_TEST_SCALE_PODS is a number"))
+}
+
+/// Names of namespaces: the even ones stay.
+fn namespace(number: usize) -> String {
+    format!("test-scale-{number}")
+}
+
+fn registry(namespace: &str, name: &str, suspend: bool) -> Value {
+    json!({
+        "apiVersion": "wharf.dev/v1alpha1",
+        "kind": "Registry",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"suspend": suspend, "storage": {"claim": {"size": "1Gi"}}},
+    })
+}
+
+/// Every namespace of the test, gone at the end, also when it fails.
+struct Namespaces;
+
+impl Namespaces {
+    fn new() -> Self {
+        install_wharf();
+        kubectl(&["delete", "namespace", "-l", LABEL, "--wait=true", "--timeout=300s"]);
+        let all: Vec<Value> = (0..NAMESPACES)
+            .map(|number| {
+                let metadata = json!({"name": namespace(number), "labels": {LABEL: (number % 2).to_string()}});
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+            })
+            .collect();
+        apply(&json!({"apiVersion": "v1", "kind": "List", "items": all}).to_string());
+        Self
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        // Later tests would see them go.
+        let _ = attempt("kubectl", &["delete", "namespace", "-l", LABEL, "--wait=true", "--timeout=300s"], "");
+    }
+}
+
+/// Ends the operator's process without a word, as the kernel does when memory is short.
+fn kill_operator() -> bool {
+    let Some(pods) = get(&["pods", "-n", "wharf-system", "-l", "app.kubernetes.io/component=operator"]) else {
+        return false;
+    };
+    let mut killed = false;
+    for pod in pods["items"].as_array().unwrap() {
+        let uid = pod["metadata"]["uid"].as_str().unwrap();
+        for process in std::fs::read_dir("/proc").unwrap().flatten() {
+            let read = |name: &str| std::fs::read_to_string(process.path().join(name)).unwrap_or_default();
+            if read("cgroup").contains(uid) && read("cmdline").starts_with("/usr/bin/wharf") {
+                let number = process.file_name().into_string().unwrap();
+                killed |= attempt("kill", &["-9", &number], "").is_ok();
+            }
+        }
+    }
+    killed
+}
+
+/// The objects of a kind that the Registries of the test's namespaces have, as `namespace/name`.
+fn names(kind: &str) -> BTreeSet<String> {
+    let all = get(&[kind, "-A"]).unwrap();
+    let name = |item: &Value| {
+        let metadata = &item["metadata"];
+        let (namespace, name) = (metadata["namespace"].as_str()?, metadata["name"].as_str()?);
+        (namespace.starts_with("test-scale-") && name.starts_with("team-")).then(|| format!("{namespace}/{name}"))
+    };
+    all["items"].as_array().unwrap().iter().filter_map(name).collect()
+}
+
+/// The hosts of the node plan as it stands in the cluster, by the index.
+fn planned_hosts() -> BTreeSet<String> {
+    let document = |name: &str, key: &str| -> Option<Value> {
+        let object = get(&["configmap", name, "-n", "wharf-nodes"])?;
+        serde_json::from_str(object["data"][key].as_str()?).ok()
+    };
+    let index = document("wharf-node-plan", "index.json").unwrap();
+    let shards = index["shards"].as_array().cloned().unwrap_or_default();
+    let hosts = shards.iter().filter_map(|shard| document(shard["name"].as_str()?, "hosts.json"));
+    hosts.flat_map(|shard| shard["hosts"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()).collect()
+}
+
+/// What Wharf's accounts wrote since an offset of the audit log, but for leases, with how it was answered.
+fn writes_since(offset: u64) -> Vec<String> {
+    let mut file = std::fs::File::open(audit_log()).unwrap();
+    file.seek(SeekFrom::Start(offset)).unwrap();
+    let mut writes = Vec::new();
+    for line in BufReader::new(file).lines() {
+        let Ok(event) = serde_json::from_str::<Value>(&line.unwrap()) else { continue };
+        let by_wharf = event["user"]["username"]
+            .as_str()
+            .is_some_and(|user| user.starts_with("system:serviceaccount:wharf-system:"));
+        let reads = matches!(event["verb"].as_str(), Some("get" | "list" | "watch"));
+        let object = &event["objectRef"];
+        if by_wharf && !reads && object["resource"] != "leases" {
+            let mut write = String::new();
+            let part = object["subresource"].as_str().unwrap_or_default();
+            write!(write, "{} {}/{part} {}/{}", event["verb"], object["resource"], object["namespace"], object["name"])
+                .unwrap();
+            write!(write, " -> {}", event["responseStatus"]["code"]).unwrap();
+            writes.push(write);
+        }
+    }
+    writes
+}
+
+fn audit_log() -> std::path::PathBuf {
+    checkout().join("target/cluster/logs/audit.log")
+}
+
+fn end_of_audit_log() -> u64 {
+    std::fs::metadata(audit_log()).unwrap().len()
+}
+
+#[test]
+#[ignore = "needs cluster"]
+fn half_of_three_hundred_registries_go_while_the_operator_is_killed() {
+    let namespaces = Namespaces::new();
+    let mut pods = with_pods();
+    let mut all = Vec::new();
+    for number in 0..NAMESPACES {
+        for each in 0..EACH {
+            let has_pod = number % 2 == 0 && pods > 0;
+            pods -= usize::from(has_pod);
+            all.push(registry(&namespace(number), &format!("team-{each}"), !has_pod));
+        }
+    }
+    apply(&json!({"apiVersion": "v1", "kind": "List", "items": all}).to_string());
+    // In the middle of its work, and once more when it is back.
+    assert!(kill_operator(), "the operator ran");
+    kubectl(&["delete", "namespace", "-l", &format!("{LABEL}=1"), "--wait=false"]);
+    eventually("the operator is back and is killed again", || kill_operator().then_some(()));
+
+    let staying: BTreeSet<String> = (0..NAMESPACES)
+        .step_by(2)
+        .flat_map(|number| (0..EACH).map(move |each| format!("{}/team-{each}", namespace(number))))
+        .collect();
+    eventually("the other namespaces are gone", || {
+        let left = get(&["namespaces", "-l", &format!("{LABEL}=1")])?;
+        left["items"].as_array()?.is_empty().then_some(())
+    });
+    let expected = |registry: &Value| {
+        let ready = if registry["spec"]["suspend"] == true { "False/Suspended" } else { "True/Ready" };
+        condition(registry, "Ready").as_deref() == Some(ready)
+            && condition(registry, "NodesConfigured").as_deref() == Some("True/AllNodes")
+    };
+    eventually("every Registry that stays has converged", || {
+        let all = get(&["registries", "-A"])?;
+        let mine = |registry: &&Value| {
+            registry["metadata"]["namespace"].as_str().is_some_and(|name| name.starts_with("test-scale-"))
+        };
+        let registries: Vec<&Value> = all["items"].as_array()?.iter().filter(mine).collect();
+        (registries.len() == staying.len() && registries.iter().all(|registry| expected(registry))).then_some(())
+    });
+
+    let silent_from = come_to_rest();
+    assert_eq!(names("registries"), staying);
+    for (kind, suffixes) in [
+        ("services", &[""][..]),
+        ("deployments", &["-registry"]),
+        ("persistentvolumeclaims", &["-registry"]),
+        ("configmaps", &["-registry", "-ca"]),
+        ("serviceaccounts", &["-registry"]),
+        ("secrets", &["-registry-credentials", "-registry-tls", "-pull"]),
+    ] {
+        let wanted: BTreeSet<String> =
+            staying.iter().flat_map(|name| suffixes.iter().map(move |suffix| format!("{name}{suffix}"))).collect();
+        assert_eq!(names(kind), wanted, "{kind}");
+    }
+    let host = |name: &String| {
+        let (namespace, registry) = name.split_once('/').unwrap();
+        format!("{registry}.{namespace}.svc")
+    };
+    let hosts: BTreeSet<String> = planned_hosts().into_iter().filter(|host| host.contains("test-scale-")).collect();
+    assert_eq!(hosts, staying.iter().map(host).collect());
+    for node in ["node1", "node2"] {
+        let number = node.trim_start_matches("node").parse().unwrap();
+        let folders = crate::support::on_node(number, &["ls", "/etc/containerd/certs.d"]);
+        let folders: BTreeSet<String> =
+            folders.lines().filter(|host| host.contains("test-scale-")).map(str::to_owned).collect();
+        assert_eq!(folders, hosts, "{node}");
+    }
+
+    std::thread::sleep(Duration::from_secs(60).saturating_sub(silent_from.1.elapsed()));
+    let writes = writes_since(silent_from.0);
+    assert!(writes.is_empty(), "a minute in which nothing changes is silent, but: {writes:#?}");
+    drop(namespaces);
+}
+
+/// Waits until Wharf has written nothing for ten seconds, and gives back when and where in the log that began.
+fn come_to_rest() -> (u64, std::time::Instant) {
+    let mut since = (end_of_audit_log(), std::time::Instant::now());
+    eventually("Wharf comes to rest", || {
+        std::thread::sleep(Duration::from_secs(2));
+        if !writes_since(since.0).is_empty() {
+            since = (end_of_audit_log(), std::time::Instant::now());
+        }
+        (since.1.elapsed() >= Duration::from_secs(10)).then_some(())
+    });
+    since
+}
