@@ -20,11 +20,12 @@ test-lint: ## Clippy, with warnings as errors.
 test-unit: ## Unit tests, goldens, generated files, faults against the in-process API server.
 	cargo test --quiet
 
-test-charts: ## The charts: helm lint, kubeconform, and deploy/ as rendered from them.
-	dev/cluster/tools helm kubeconform kubernetes
+test-charts: ## The charts: helm lint, kubeconform, deploy/ as rendered from them, the health check for Argo CD.
+	dev/cluster/tools helm kubeconform kubernetes glua
 	dev/charts/sync --check
 	dev/charts/lint
 	dev/charts/render --check
+	cargo test --quiet --test argo_cd -- --ignored
 
 test-cluster: ## End to end on the real cluster.
 	dev/test-cluster
