@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Login, Namespace, attempt, eventually, get, kubectl, run};
+use crate::support::{Login, Namespace, eventually, get, kubectl, leader, run};
+use crate::turn::Alone;
 
 fn scale(replicas: u8) {
     let number = format!("--replicas={replicas}");
@@ -18,24 +19,14 @@ fn scale(replicas: u8) {
     });
 }
 
-/// Brings the operator back to one replica when a test ends, also when it fails.
-struct OneReplica;
-
-impl Drop for OneReplica {
-    fn drop(&mut self) {
-        let arguments = ["scale", "deployment/wharf-operator", "-n", "wharf-system", "--replicas=1"];
-        let _ = attempt("kubectl", &arguments, "");
-    }
-}
-
 #[test]
 #[ignore = "needs cluster"]
 fn images_are_pulled_while_no_operator_runs() {
-    let namespace = Namespace::new("alone");
+    let _alone = Alone::new();
+    let namespace = Namespace::new("no-operator");
     namespace.ready_registry("team", "{}");
     let login = Login::new(&namespace, "team");
     login.push("app:1");
-    let _back = OneReplica;
     scale(0);
     login.push("app:2");
     namespace.pod("one", &login.reference("app:1"), "node1");
@@ -48,30 +39,23 @@ fn images_are_pulled_while_no_operator_runs() {
     namespace.wait_for("later", "Ready", "True/Ready");
 }
 
-/// The pod that leads. The lease may name a pod of before for a while; that one does not count.
-fn leader() -> String {
-    eventually("a pod that is there leads", || {
-        let lease = get(&["lease", "wharf-operator", "-n", "wharf-system"])?;
-        let name = lease["spec"]["holderIdentity"].as_str().filter(|name| !name.is_empty())?.to_owned();
-        get(&["pod", &name, "-n", "wharf-system"]).map(|_| name)
-    })
-}
-
 #[test]
 #[ignore = "needs cluster"]
 fn another_replica_takes_over_when_the_leader_ends() {
+    let _alone = Alone::new();
     let namespace = Namespace::new("leaders");
-    let _back = OneReplica;
     scale(2);
     let first = leader();
     kubectl(&["delete", "pod", &first, "-n", "wharf-system", "--wait=false"]);
     eventually("somebody else leads", || (leader() != first).then_some(()));
     namespace.ready_registry("team", "{}");
+    scale(1);
 }
 
 #[test]
 #[ignore = "needs cluster"]
 fn nothing_is_written_once_all_is_as_wanted() {
+    let _alone = Alone::new();
     let namespace = Namespace::new("silence");
     namespace.ready_registry("team", "{}");
     let versions = || -> Vec<(String, Value)> {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::{Login, Namespace, client, eventually, get, kubectl, on_node};
+use crate::turn::Alone;
 
 const SECRET: [&str; 4] = ["secret", "wharf-authority", "-n", "wharf-system"];
 
@@ -88,7 +89,7 @@ fn a_renewal_costs_one_short_gap() {
     namespace.ready_registry("team", "{}");
     let login = Login::new(&namespace, "team");
     let mut measured = Vec::new();
-    for _renewal in 0..5 {
+    for _renewal in 0..3 {
         let (before, pod) = (leaf(&namespace), eventually("a pod serves", || serving_pod(&namespace)));
         let caller = Caller::start(&login);
         std::thread::sleep(Duration::from_secs(1));
@@ -127,6 +128,7 @@ fn trusted_on(node: u8, login: &Login) -> usize {
 #[test]
 #[ignore = "needs cluster"]
 fn clients_and_nodes_go_on_while_the_authority_is_replaced() {
+    let _alone = Alone::new();
     let namespace = Namespace::new("rotation");
     namespace.ready_registry("team", "{}");
     let login = Login::new(&namespace, "team");
@@ -138,10 +140,10 @@ fn clients_and_nodes_go_on_while_the_authority_is_replaced() {
     let done = AtomicBool::new(false);
     kubectl(&["annotate", "secret", "wharf-authority", "-n", "wharf-system", "wharf.dev/rotate=now"]);
     std::thread::scope(|scope| {
-        // A client that reads what is published every twelve seconds, where the overlap is thirty.
+        // A client that reads what is published every six seconds, where the overlap is fifteen.
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_secs(12));
+                std::thread::sleep(Duration::from_secs(6));
                 login.read_authority(&namespace);
             }
         });

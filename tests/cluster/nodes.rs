@@ -1,27 +1,15 @@
 //! What Wharf does to nodes, and that it undoes it.
 
-use crate::support::{
-    Login, Namespace, attempt, eventually, get, helm_install, helm_uninstall, kubectl, on_node, tree,
-};
+use crate::support::{Login, Namespace, eventually, get, helm_install, helm_uninstall, kubectl, on_node, tree};
+use crate::turn::Alone;
 
 const FOLDER: &str = "/etc/containerd";
-
-/// Installs Wharf again when a test ends, also when it fails.
-struct Installed;
-
-impl Drop for Installed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let _ = attempt("dev/install-charts", &[], "");
-        }
-    }
-}
 
 #[test]
 #[ignore = "needs cluster"]
 fn uninstalling_leaves_nodes_as_they_were() {
+    let _alone = Alone::new();
     let namespace = Namespace::new("uninstall");
-    let _back = Installed;
     helm_uninstall();
     for node in [1, 2] {
         // A host file of the user's own, beside which Wharf has to live.
@@ -66,6 +54,7 @@ fn uninstalling_leaves_nodes_as_they_were() {
 #[test]
 #[ignore = "needs cluster"]
 fn a_users_own_host_file_is_left_alone_and_named() {
+    let _alone = Alone::new();
     let namespace = Namespace::new("conflict");
     let address = format!("team.{}.svc", namespace.name);
     let folder = format!("{FOLDER}/certs.d/{address}");
@@ -96,6 +85,7 @@ fn a_users_own_host_file_is_left_alone_and_named() {
 #[test]
 #[ignore = "needs cluster"]
 fn an_update_of_the_agent_keeps_the_files() {
+    let _alone = Alone::new();
     let namespace = Namespace::new("agent-update");
     namespace.ready_registry("team", "{}");
     let folder = format!("{FOLDER}/certs.d/team.{}.svc", namespace.name);

@@ -2,64 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Login, Namespace, apply, attempt, condition, eventually, get, kubectl, on_node, run};
-
-/// A class without a provisioner, and a volume of it in a folder of node 1. Both go when the test ends.
-struct HandMade {
-    class: String,
-    volume: String,
-}
-
-impl HandMade {
-    fn new(name: &str, size: &str, class: &Value, access_mode: &str) -> Self {
-        let made = Self { class: format!("wharf-test-{name}"), volume: format!("wharf-test-{name}") };
-        made.remove();
-        let mut object = json!({
-            "apiVersion": "storage.k8s.io/v1",
-            "kind": "StorageClass",
-            "metadata": {"name": made.class},
-            "provisioner": "kubernetes.io/no-provisioner",
-        });
-        object.as_object_mut().unwrap().extend(class.as_object().unwrap().clone());
-        apply(&object.to_string());
-        on_node(1, &["sh", "-c", &format!("mkdir -p {0} && chmod 777 {0}", made.folder())]);
-        apply(
-            &json!({
-                "apiVersion": "v1",
-                "kind": "PersistentVolume",
-                "metadata": {"name": made.volume},
-                "spec": {
-                    "capacity": {"storage": size},
-                    "accessModes": [access_mode],
-                    "storageClassName": made.class,
-                    "persistentVolumeReclaimPolicy": "Retain",
-                    "hostPath": {"path": made.folder()},
-                    "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
-                        {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node1"]},
-                    ]}]}},
-                },
-            })
-            .to_string(),
-        );
-        made
-    }
-
-    fn folder(&self) -> String {
-        format!("/var/lib/{}", self.volume)
-    }
-
-    fn remove(&self) {
-        let _ = attempt("kubectl", &["delete", "storageclass", &self.class, "--ignore-not-found"], "");
-        let _ = attempt("kubectl", &["delete", "pv", &self.volume, "--ignore-not-found", "--wait=false"], "");
-        let _ = attempt("dev/cluster/node", &["1", "sh", "-c", &format!("umount {0}; rm -rf {0}", self.folder())], "");
-    }
-}
-
-impl Drop for HandMade {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
+use crate::support::{Login, Namespace, apply, attempt, condition, eventually, get, kubectl, leader, on_node, run};
+use crate::turn::{Alone, wharf_is_whole};
+use crate::volumes::{HandMade, push_random};
 
 fn size_of(claim: &Value) -> &str {
     claim.pointer("/spec/resources/requests/storage").and_then(Value::as_str).unwrap()
@@ -190,18 +135,6 @@ fn a_claim_that_is_given_is_used_alone_and_never_changed() {
     // The place is free now: the second finds the images of the first.
     namespace.wait_for("second", "Ready", "True/Ready");
     Login::new(&namespace, "second").digest("app:1").unwrap();
-}
-
-/// Files of random content in an image, which no layer of another has.
-fn push_random(login: &Login, image: &str, mebibytes: u32) -> Result<String, String> {
-    let folder = tempfile::tempdir().unwrap();
-    let layer = folder.path().join("layer.tar").display().to_string();
-    let script = format!(
-        "cd {0} && head -c {mebibytes}M /dev/urandom >content && tar -cf layer.tar content",
-        folder.path().display()
-    );
-    run("sh", &["-c", &script]);
-    login.crane(&["append", "--new_layer", &layer, "--new_tag", &login.reference(image)])
 }
 
 #[test]
@@ -360,9 +293,37 @@ impl Drop for PowerCut {
     }
 }
 
+/// A node that gets no new pods, until the end of this.
+struct Cordon(&'static str);
+
+impl Cordon {
+    fn of(node: &'static str) -> Self {
+        kubectl(&["cordon", node]);
+        Self(node)
+    }
+}
+
+impl Drop for Cordon {
+    fn drop(&mut self) {
+        let _ = attempt("kubectl", &["uncordon", self.0], "");
+    }
+}
+
+/// Makes the operator run on another node, and lead.
+fn move_operator_off(node: &'static str) {
+    let _cordon = Cordon::of(node);
+    let pod = leader();
+    if get(&["pod", &pod, "-n", "wharf-system"]).is_some_and(|pod| pod["spec"]["nodeName"] == node) {
+        kubectl(&["delete", "pod", &pod, "-n", "wharf-system", "--wait=true", "--timeout=120s"]);
+        wharf_is_whole();
+    }
+}
+
 #[test]
 #[ignore = "needs cluster"]
 fn a_volume_on_a_node_that_does_not_answer_is_explained() {
+    let _alone = Alone::new();
+    move_operator_off("node2");
     let namespace = Namespace::new("stranded");
     namespace.registry("team", "{podTemplate: {nodeSelector: {kubernetes.io/hostname: node2}}}");
     namespace.wait_for("team", "Ready", "True/Ready");

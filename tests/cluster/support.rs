@@ -5,10 +5,12 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Once;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use crate::turn::Turn;
 
 /// How long anything may take before a test gives up, 120 s or `WHARF_TEST_PATIENCE` seconds. It is a bound against
 /// hanging, not an expectation.
@@ -118,19 +120,20 @@ pub fn condition(registry: &Value, kind: &str) -> Option<String> {
     Some(format!("{}/{}", found["status"].as_str()?, found["reason"].as_str()?))
 }
 
-/// A namespace of the test's own, deleted at the end.
+/// A namespace of the test's own, deleted at the end, and the turn that the test has on the cluster.
 pub struct Namespace {
     pub name: String,
+    _turn: Arc<Turn>,
 }
 
 impl Namespace {
     pub fn new(name: &str) -> Self {
-        install_wharf();
+        let turn = Turn::of_this_test();
         let name = format!("test-{name}");
         // A run that was killed may have left one.
         run("kubectl", &["delete", "namespace", &name, "--ignore-not-found", "--wait=true", "--timeout=120s"]);
         kubectl(&["create", "namespace", &name]);
-        Self { name }
+        Self { name, _turn: turn }
     }
 
     /// Applies a Registry of this namespace.
@@ -190,12 +193,16 @@ impl Drop for Namespace {
     }
 }
 
-/// Installs Wharf from the charts, as a user does; once a run.
-pub fn install_wharf() {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(helm_install);
+/// The operator's pod that leads. The lease may name a pod of before for a while; that one does not count.
+pub fn leader() -> String {
+    eventually("a pod that is there leads", || {
+        let lease = get(&["lease", "wharf-operator", "-n", "wharf-system"])?;
+        let name = lease["spec"]["holderIdentity"].as_str().filter(|name| !name.is_empty())?.to_owned();
+        get(&["pod", &name, "-n", "wharf-system"]).map(|_| name)
+    })
 }
 
+/// Installs Wharf from the charts, as a user does.
 pub fn helm_install() {
     run("dev/install-charts", &[]);
 }

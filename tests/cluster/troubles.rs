@@ -1,6 +1,7 @@
 //! What only the cluster can tell becomes a condition with a documented reason, nothing is lost, and it heals by itself.
 
 use crate::support::{Namespace, apply, attempt, condition, eventually, get, kubectl};
+use crate::turn::Alone;
 
 #[test]
 #[ignore = "needs cluster"]
@@ -64,6 +65,8 @@ fn a_missing_service_account_is_named_and_heals() {
 #[test]
 #[ignore = "needs cluster"]
 fn a_malformed_stored_object_stops_only_itself() {
+    // Others see the definition that is changed for a moment.
+    let _alone = Alone::new();
     let namespace = Namespace::new("malformed");
     // An object that an older or newer schema allowed: the rule is lifted for a moment, as an upgrade would.
     let definition = "registries.wharf.dev";

@@ -58,7 +58,8 @@ start_controller-manager() {
     --kubeconfig "$pki/controller-manager.kubeconfig" --use-service-account-credentials \
     --service-account-private-key-file "$pki/sa.key" --root-ca-file "$pki/ca.crt" \
     --cluster-signing-cert-file "$pki/ca.crt" --cluster-signing-key-file "$pki/ca.key" \
-    --cluster-cidr "$pod_range" --allocate-node-cidrs=false --flex-volume-plugin-dir "$state/control/flex"
+    --cluster-cidr "$pod_range" --allocate-node-cidrs=false \
+    --node-monitor-grace-period 20s --flex-volume-plugin-dir "$state/control/flex"
 }
 
 start_scheduler() {

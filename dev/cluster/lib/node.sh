@@ -133,6 +133,9 @@ enforceNodeAllocatable: []
 evictionHard: {memory.available: 50Mi, nodefs.available: 0%, imagefs.available: 0%, nodefs.inodesFree: 0%, imagefs.inodesFree: 0%}
 imageGCHighThresholdPercent: 100
 serializeImagePulls: false
+# Tests end programs again and again, and take power away: neither is waited out for minutes.
+crashLoopBackOff: {maxContainerRestartPeriod: 2s}
+nodeLeaseDurationSeconds: 20
 volumePluginDir: /var/lib/kubelet/volumeplugins
 YAML
 }

@@ -1,0 +1,26 @@
+//! Ends processes of pods without a word, as the kernel does when memory is short.
+//! It must never end a process that is not of the pods that were named.
+
+use crate::support::{attempt, get};
+
+/// The operator's, in each of its pods; `false` where none runs.
+pub fn kill_operator() -> bool {
+    kill(&["-n", "wharf-system", "-l", "app.kubernetes.io/component=operator"], "/usr/bin/wharf")
+}
+
+/// Every process whose command begins so, in the pods that are selected; `false` where none runs.
+fn kill(pods: &[&str], command: &str) -> bool {
+    let Some(pods) = get(&[&["pods"], pods].concat()) else { return false };
+    let mut killed = false;
+    for pod in pods["items"].as_array().unwrap() {
+        let uid = pod["metadata"]["uid"].as_str().unwrap();
+        for process in std::fs::read_dir("/proc").unwrap().flatten() {
+            let read = |name: &str| std::fs::read_to_string(process.path().join(name)).unwrap_or_default();
+            if read("cgroup").contains(uid) && read("cmdline").starts_with(command) {
+                let number = process.file_name().into_string().unwrap();
+                killed |= attempt("kill", &["-9", &number], "").is_ok();
+            }
+        }
+    }
+    killed
+}
