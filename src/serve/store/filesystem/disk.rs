@@ -1,0 +1,256 @@
+//! The only place that touches the files of the root, one operation at a time. Each is told to a hook first, which may
+//! refuse it: tests see and spoil everything that reaches the disk. It must never leave the root.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::layout;
+use crate::serve::store::StoreError;
+
+/// How many folders are remembered as durable; beyond that, all are forgotten and synced once more.
+const REMEMBERED_FOLDERS: usize = 65_536;
+
+/// Something that is about to happen to the disk. Paths are relative to the root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A folder is made.
+    CreateFolder(PathBuf),
+    /// A file is made, empty.
+    CreateFile(PathBuf),
+    /// Bytes are written to a file.
+    Write(PathBuf, u64, Vec<Bytes>),
+    /// A file's bytes are made durable.
+    SyncFile(PathBuf),
+    /// A folder's entries are made durable.
+    SyncFolder(PathBuf),
+    /// A file or folder gets another name, in place of a file that had it.
+    Rename(PathBuf, PathBuf),
+    /// A file, or a folder with all that is in it, is removed.
+    Remove(PathBuf),
+}
+
+/// Is asked before each operation; what it returns as an error is what the operation comes to.
+pub type Hook = Arc<dyn Fn(&Operation) -> io::Result<()> + Send + Sync>;
+
+/// The files under the root.
+pub struct Disk {
+    root: PathBuf,
+    hook: Option<Hook>,
+    temporary: AtomicU64,
+    /// Folders whose entry in their parent is durable, and whose parent is in here too. None of them is ever removed.
+    durable: Mutex<HashSet<PathBuf>>,
+}
+
+impl Disk {
+    pub fn new(root: PathBuf, hook: Option<Hook>) -> Self {
+        Self { root, hook, temporary: AtomicU64::new(0), durable: Mutex::default() }
+    }
+
+    fn fail(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
+        let what = path.display().to_string();
+        move |source| StoreError { doing, what, source }
+    }
+
+    fn announce(
+        &self,
+        doing: &'static str,
+        path: &Path,
+        operation: impl FnOnce() -> Operation,
+    ) -> Result<(), StoreError> {
+        let Some(hook) = &self.hook else { return Ok(()) };
+        hook(&operation()).map_err(Self::fail(doing, path))
+    }
+
+    /// A path for something that is not at its place yet; nothing is there.
+    pub fn temporary(&self) -> PathBuf {
+        Path::new(layout::TEMPORARY).join(self.temporary.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// Makes a folder and its parents.
+    pub fn create_folders(&self, path: &Path) -> Result<(), StoreError> {
+        let mut missing = Vec::new();
+        for folder in path.ancestors() {
+            if folder.as_os_str().is_empty() || self.root.join(folder).is_dir() {
+                break;
+            }
+            missing.push(folder);
+        }
+        for folder in missing.into_iter().rev() {
+            self.announce("make the folder", folder, || Operation::CreateFolder(folder.to_owned()))?;
+            match fs::create_dir(self.root.join(folder)) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    return Err(Self::fail("make the folder", folder)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a file that is not there yet, with these bytes, durable but for its name.
+    pub fn create(&self, path: &Path, bytes: Bytes) -> Result<(), StoreError> {
+        self.create_empty(path)?;
+        self.write(path, 0, vec![bytes])?;
+        self.sync_file(path)
+    }
+
+    pub fn create_empty(&self, path: &Path) -> Result<(), StoreError> {
+        self.announce("make", path, || Operation::CreateFile(path.to_owned()))?;
+        let made = OpenOptions::new().write(true).create_new(true).open(self.root.join(path));
+        made.map(drop).map_err(Self::fail("make", path))
+    }
+
+    /// Writes bytes into a file that is there.
+    pub fn write(&self, path: &Path, offset: u64, bytes: Vec<Bytes>) -> Result<(), StoreError> {
+        self.announce("write", path, || Operation::Write(path.to_owned(), offset, bytes.clone()))?;
+        let write = || {
+            let mut file = OpenOptions::new().write(true).open(self.root.join(path))?;
+            io::Seek::seek(&mut file, io::SeekFrom::Start(offset))?;
+            let mut slices: Vec<IoSlice> = bytes.iter().map(|part| IoSlice::new(part)).collect();
+            write_all_vectored(&mut file, &mut slices)
+        };
+        write().map_err(Self::fail("write", path))
+    }
+
+    pub fn sync_file(&self, path: &Path) -> Result<(), StoreError> {
+        self.announce("sync", path, || Operation::SyncFile(path.to_owned()))?;
+        File::open(self.root.join(path)).and_then(|file| file.sync_all()).map_err(Self::fail("sync", path))
+    }
+
+    /// Makes the entries of one folder durable.
+    pub fn settle_one(&self, path: &Path) -> Result<(), StoreError> {
+        self.announce("sync the folder", path, || Operation::SyncFolder(path.to_owned()))?;
+        let synced = File::open(self.root.join(path)).and_then(|folder| folder.sync_all());
+        synced.map_err(Self::fail("sync the folder", path))
+    }
+
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+        self.announce("rename to", to, || Operation::Rename(from.to_owned(), to.to_owned()))?;
+        fs::rename(self.root.join(from), self.root.join(to)).map_err(Self::fail("rename to", to))
+    }
+
+    /// Removes a file or a folder with all that is in it, if it is there.
+    pub fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        self.announce("remove", path, || Operation::Remove(path.to_owned()))?;
+        let whole = self.root.join(path);
+        let removed = match fs::symlink_metadata(&whole) {
+            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&whole),
+            Ok(_) => fs::remove_file(&whole),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Self::fail("remove", path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the entries of a folder durable, and those of its ancestors that lead to it. Up to `permanent` they are synced
+    /// each time, because they come and go; beyond, once in the life of the process.
+    pub fn settle(&self, folder: &Path, permanent: &Path) -> Result<(), StoreError> {
+        for below in folder.ancestors().take_while(|ancestor| ancestor.starts_with(permanent)) {
+            self.settle_one(below)?;
+        }
+        let mut settled = Vec::new();
+        for above in permanent.ancestors().skip(1) {
+            let child = permanent.ancestors().nth(settled.len()).unwrap_or(permanent);
+            if self.durable(|known| known.contains(child)) {
+                break;
+            }
+            self.settle_one(above)?;
+            settled.push(child.to_owned());
+        }
+        self.durable(|known| {
+            if known.len() > REMEMBERED_FOLDERS {
+                known.clear();
+            }
+            known.extend(settled);
+        });
+        Ok(())
+    }
+
+    fn durable<T>(&self, act: impl FnOnce(&mut HashSet<PathBuf>) -> T) -> T {
+        act(&mut self.durable.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The bytes of a small file, if it is there.
+    pub fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+        found(fs::read(self.root.join(path))).map_err(Self::fail("read", path))
+    }
+
+    /// Opens a file for reading, if it is there.
+    pub fn open(&self, path: &Path) -> Result<Option<File>, StoreError> {
+        found(File::open(self.root.join(path))).map_err(Self::fail("open", path))
+    }
+
+    /// The length of a file, if it is there.
+    pub fn length(&self, path: &Path) -> Result<Option<u64>, StoreError> {
+        let metadata = found(fs::metadata(self.root.join(path))).map_err(Self::fail("look at", path))?;
+        Ok(metadata.filter(fs::Metadata::is_file).map(|metadata| metadata.len()))
+    }
+
+    /// When a file was last written or renewed, if it is there.
+    pub fn modified(&self, path: &Path) -> Result<Option<SystemTime>, StoreError> {
+        let modified = fs::metadata(self.root.join(path)).and_then(|metadata| metadata.modified());
+        found(modified).map_err(Self::fail("look at", path))
+    }
+
+    /// Makes a file as young as a new one.
+    pub fn renew(&self, path: &Path, now: SystemTime) -> Result<(), StoreError> {
+        let file = OpenOptions::new().write(true).open(self.root.join(path));
+        found(file.and_then(|file| file.set_modified(now))).map(drop).map_err(Self::fail("renew", path))
+    }
+
+    /// The names in a folder, if it is there.
+    pub fn names(&self, path: &Path) -> Result<Option<Vec<String>>, StoreError> {
+        let list = || {
+            let entries = fs::read_dir(self.root.join(path))?;
+            let names: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name().into_string().ok())).collect();
+            // Names that are not UTF-8 are nobody's.
+            Ok(names?.into_iter().flatten().collect())
+        };
+        found(list()).map_err(Self::fail("list", path))
+    }
+}
+
+/// Absence is an answer, and so is a file where a folder was looked for.
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_all_vectored(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        match file.write_vectored(slices) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => IoSlice::advance_slices(&mut slices, count),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Reads up to `length` bytes of a file at an offset, none only at its end.
+pub fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
+    let mut buffer = vec![0; length];
+    let count = loop {
+        match file.read_at(&mut buffer, offset) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => break read?,
+        }
+    };
+    buffer.truncate(count);
+    Ok(Bytes::from(buffer))
+}

@@ -1,0 +1,445 @@
+//! The content store on a filesystem, in CNCF distribution's layout, so that either engine serves what the other wrote.
+//! It must never follow anything but the layout, and never write outside `wharf/` except by renaming what is complete.
+//!
+//! | Leftover | How it came | Who moves it | What a restart does |
+//! |---|---|---|---|
+//! | anything in `wharf/tmp` | a crash before a rename, or between renaming out and removing | nobody | removes it |
+//! | `wharf/uploads/<id>` | an upload that was never finished | its client, or the sweep of idle uploads | keeps it |
+//! | `wharf/uploads/<id>` without its data | a crash between finishing and removing | the sweep | counts it as absent |
+//! | content without a link | a crash before the link was written | a collector | keeps it |
+//! | a folder without its `link` | a crash of either engine while it made or removed one | the next write of that name | counts it as absent |
+//! | a tag whose manifest has no link | a crash between removing tags and manifest | the repository, which reads it as absent | keeps it |
+//!
+//! Writes go in this order: the file under `wharf/`, synced; its rename to its place; the folders it is in, synced from the
+//! leaf up to the root. Only then is it acknowledged. One process holds the lock on the root.
+
+mod disk;
+mod layout;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use thiserror::Error;
+
+use self::disk::Disk;
+pub use self::disk::{Hook, Operation};
+use self::layout::Place;
+use super::{Answer, Condition, Content, Link, Listing, Store, StoreError, Upload};
+use crate::oci::{Digest, RepositoryName, Tag};
+
+/// Reads up to this much are done where they are asked for: handing them to another thread costs more than they do.
+const SMALL_READ: u64 = 64 * 1024;
+/// What is read of large content at once.
+const LARGE_READ: u64 = 256 * 1024;
+/// A link that is younger than this is young enough.
+const RENEWED_AFTER: Duration = Duration::from_secs(60);
+
+/// Why a root cannot be served.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another process serves it.
+    #[error("another process serves {0}: it holds the lock on wharf/lock")]
+    Locked(PathBuf),
+    /// The system refused something.
+    #[error("cannot prepare {0}: {1}")]
+    Io(PathBuf, io::Error),
+    /// As before, in the course of a step.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The store on a filesystem. Cloning shares it.
+#[derive(Clone)]
+pub struct Filesystem {
+    disk: Arc<Disk>,
+    _lock: Arc<File>,
+}
+
+impl Filesystem {
+    /// Takes the root, makes it if need be, and removes what a crash has left.
+    ///
+    /// # Errors
+    /// When another process has it, or it cannot be written to.
+    pub fn open(root: &Path) -> Result<Self, OpenError> {
+        Self::open_with(root, None)
+    }
+
+    /// As [`Filesystem::open`], with a hook that is asked before each operation.
+    ///
+    /// # Errors
+    /// As [`Filesystem::open`].
+    pub fn open_with(root: &Path, hook: Option<Hook>) -> Result<Self, OpenError> {
+        let fail = |error| OpenError::Io(root.to_owned(), error);
+        std::fs::create_dir_all(root.join(layout::TEMPORARY)).map_err(fail)?;
+        std::fs::create_dir_all(root.join(layout::UPLOADS)).map_err(fail)?;
+        let lock =
+            File::options().write(true).create(true).truncate(false).open(root.join(layout::LOCK)).map_err(fail)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(root.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(fail(error)),
+        }
+        let disk = Disk::new(root.to_owned(), hook);
+        for name in disk.names(Path::new(layout::TEMPORARY))?.unwrap_or_default() {
+            disk.remove(&Path::new(layout::TEMPORARY).join(name))?;
+        }
+        Ok(Self { disk: Arc::new(disk), _lock: Arc::new(lock) })
+    }
+
+    /// Runs what waits for the disk where it stops nobody else.
+    fn blocking<'a, T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Disk) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<'a, T> {
+        let disk = self.disk.clone();
+        let task = tokio::task::spawn_blocking(move || work(&disk));
+        async move {
+            match task.await {
+                Ok(result) => result,
+                Err(error) => {
+                    let source = io::Error::other(error);
+                    Err(StoreError { doing: "finish a step of", what: "the store".to_owned(), source })
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Disk {
+    /// Moves a complete, synced file to its place.
+    fn place(&self, temporary: &Path, place: &Place) -> Result<(), StoreError> {
+        let folder = place.file.parent().unwrap_or(&place.permanent);
+        self.create_folders(folder)?;
+        self.rename(temporary, &place.file)?;
+        self.settle(folder, &place.permanent)
+    }
+
+    /// Content that is there in its full length is kept as it is: readers may be in it.
+    fn place_content(&self, file: &Path, length: u64, digest: &Digest) -> Result<(), StoreError> {
+        let place = layout::content(digest);
+        if self.length(&place.file)? != Some(length) {
+            return self.place(file, &place);
+        }
+        self.remove(file)?;
+        // Another upload may have put it there a moment ago and not have come to this yet.
+        self.settle(place.file.parent().unwrap_or(&place.permanent), &place.permanent)
+    }
+
+    fn write_file(&self, place: &Place, bytes: Bytes) -> Result<(), StoreError> {
+        let temporary = self.temporary();
+        let placed = self.create(&temporary, bytes).and_then(|()| self.place(&temporary, place));
+        if placed.is_err() {
+            // What it left is of no use; that it cannot be removed either, the next start takes care of.
+            let _ = self.remove(&temporary);
+        }
+        placed
+    }
+
+    fn put(&self, digest: &Digest, bytes: Bytes) -> Result<(), StoreError> {
+        let (temporary, length) = (self.temporary(), bytes.len() as u64);
+        let placed = self.create(&temporary, bytes).and_then(|()| self.place_content(&temporary, length, digest));
+        if placed.is_err() {
+            let _ = self.remove(&temporary);
+        }
+        placed
+    }
+
+    fn read_link(&self, path: &Path) -> Result<Option<Digest>, StoreError> {
+        let Some(bytes) = self.read(path)? else { return Ok(None) };
+        let digest = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
+        if digest.is_none() {
+            tracing::debug!(link = %path.display(), "a link without a digest counts as absent");
+        }
+        Ok(digest)
+    }
+
+    fn write_link(&self, link: &Link, target: &Digest, condition: Condition) -> Result<bool, StoreError> {
+        let place = layout::link(link);
+        if condition == Condition::IfAbsent && self.read_link(&place.file)?.is_some() {
+            // Whoever wrote it may not have come to the end yet.
+            self.settle(place.file.parent().unwrap_or(&place.permanent), &place.permanent)?;
+            return Ok(false);
+        }
+        match link {
+            Link::Tag(_, tag) => self.write_tag(&place, tag, target)?,
+            Link::Layer(..) | Link::Revision(..) => self.write_file(&place, text_of(target))?,
+        }
+        Ok(true)
+    }
+
+    /// A tag is two files. A new one appears with both at once; in one that is there, the entry comes first.
+    fn write_tag(&self, place: &Place, tag: &Tag, target: &Digest) -> Result<(), StoreError> {
+        let folder = place.permanent.join(tag.as_str());
+        let entry = layout::tag_entry(target);
+        if self.names(&folder)?.is_some() {
+            self.write_file(&Place { file: folder.join(&entry), permanent: place.permanent.clone() }, text_of(target))?;
+            return self.write_file(place, text_of(target));
+        }
+        let temporary = self.temporary();
+        let build = || {
+            for file in [Path::new("current/link"), &entry] {
+                let file = temporary.join(file);
+                let parent = file.parent().unwrap_or(&temporary);
+                self.create_folders(parent)?;
+                self.create(&file, text_of(target))?;
+                for folder in parent.ancestors().take_while(|ancestor| ancestor.starts_with(&temporary)) {
+                    self.settle_one(folder)?;
+                }
+            }
+            self.create_folders(&place.permanent)?;
+            self.rename(&temporary, &folder)?;
+            self.settle(&place.permanent, &place.permanent)
+        };
+        let built = build();
+        if built.is_err() {
+            let _ = self.remove(&temporary);
+        }
+        built
+    }
+
+    /// What is removed goes away whole, by a rename, before its parts are removed.
+    fn remove_link(&self, link: &Link) -> Result<bool, StoreError> {
+        let place = layout::link(link);
+        let Some(folder) = place.file.strip_prefix(&place.permanent).ok().and_then(|path| path.iter().next()) else {
+            return Ok(false);
+        };
+        let folder = place.permanent.join(folder);
+        let was_there = self.read_link(&place.file)?.is_some();
+        if self.names(&folder)?.is_none() {
+            return Ok(false);
+        }
+        let temporary = self.temporary();
+        self.rename(&folder, &temporary)?;
+        self.settle(&place.permanent, &place.permanent)?;
+        self.remove(&temporary)?;
+        Ok(was_there)
+    }
+
+    fn list(&self, listing: &Listing, after: Option<&str>, limit: usize) -> Result<Option<Vec<String>>, StoreError> {
+        let (Listing::Tags(repository) | Listing::Revisions(repository)) = listing;
+        if !self.has_repository(repository)? {
+            return Ok(None);
+        }
+        let mut names = Vec::new();
+        for (folder, start) in layout::listing(listing) {
+            let found = self.names(&folder)?.unwrap_or_default();
+            names.extend(found.into_iter().map(|name| format!("{start}{name}")));
+        }
+        names.retain(|name| after.is_none_or(|after| name.as_str() > after));
+        names.sort_unstable();
+        names.truncate(limit);
+        Ok(Some(names))
+    }
+
+    /// A folder of a repository's name may also be that of another's parent.
+    fn has_repository(&self, name: &RepositoryName) -> Result<bool, StoreError> {
+        let names = self.names(&layout::repository(name))?.unwrap_or_default();
+        Ok(names.iter().any(|name| name == "_manifests" || name == "_layers"))
+    }
+}
+
+fn text_of(digest: &Digest) -> Bytes {
+    Bytes::copy_from_slice(digest.as_str().as_bytes())
+}
+
+/// An upload's folder; ids are made by the repository, of letters and digits alone.
+fn upload_folder(id: &str) -> Option<PathBuf> {
+    let plain = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    plain.then(|| Path::new(layout::UPLOADS).join(id))
+}
+
+fn no_upload(id: &str) -> StoreError {
+    StoreError { doing: "find the upload", what: id.to_owned(), source: io::ErrorKind::NotFound.into() }
+}
+
+impl Disk {
+    fn begin(&self, id: &str, repository: &RepositoryName) -> Result<(), StoreError> {
+        let folder = upload_folder(id).ok_or_else(|| no_upload(id))?;
+        let temporary = self.temporary();
+        self.create_folders(&temporary)?;
+        self.create_empty(&temporary.join(layout::UPLOAD_DATA))?;
+        let name = temporary.join(layout::UPLOAD_REPOSITORY);
+        self.create_empty(&name)?;
+        self.write(&name, 0, vec![Bytes::copy_from_slice(repository.as_str().as_bytes())])?;
+        self.rename(&temporary, &folder)
+    }
+
+    fn upload(&self, id: &str) -> Result<Option<Upload>, StoreError> {
+        let Some(folder) = upload_folder(id) else { return Ok(None) };
+        let Some(length) = self.length(&folder.join(layout::UPLOAD_DATA))? else { return Ok(None) };
+        let name = self.read(&folder.join(layout::UPLOAD_REPOSITORY))?.unwrap_or_default();
+        let repository = std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok());
+        Ok(repository.map(|repository| Upload { repository, length }))
+    }
+
+    fn finish(&self, id: &str, digest: &Digest) -> Result<(), StoreError> {
+        let folder = upload_folder(id).ok_or_else(|| no_upload(id))?;
+        let data = folder.join(layout::UPLOAD_DATA);
+        let length = self.length(&data)?.ok_or_else(|| no_upload(id))?;
+        self.sync_file(&data)?;
+        self.place_content(&data, length, digest)?;
+        self.remove(&folder)
+    }
+
+    fn abandon(&self, id: &str) -> Result<(), StoreError> {
+        upload_folder(id).map_or(Ok(()), |folder| {
+            let temporary = self.temporary();
+            match self.rename(&folder, &temporary) {
+                Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(()),
+                renamed => renamed.and_then(|()| self.remove(&temporary)),
+            }
+        })
+    }
+
+    fn abandon_idle(&self, seconds: u64, now: SystemTime) -> Result<usize, StoreError> {
+        let mut count = 0;
+        for id in self.names(Path::new(layout::UPLOADS))?.unwrap_or_default() {
+            let folder = Path::new(layout::UPLOADS).join(&id);
+            let data = self.modified(&folder.join(layout::UPLOAD_DATA))?;
+            let used = data.or(self.modified(&folder)?).unwrap_or(now);
+            if now.duration_since(used).is_ok_and(|idle| idle.as_secs() >= seconds) {
+                self.remove(&folder)?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+}
+
+/// An open file of the store.
+struct OpenContent {
+    file: Arc<File>,
+    length: u64,
+}
+
+impl Content for OpenContent {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read(&self, range: Range<u64>) -> Answer<'_, Bytes> {
+        let length = range.end.saturating_sub(range.start).min(LARGE_READ);
+        let read = move |file: &File| {
+            let bytes = disk::read_at(file, range.start, usize::try_from(length).unwrap_or_default())?;
+            if bytes.is_empty() && length > 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
+        };
+        let failed = |source| StoreError { doing: "read", what: "content".to_owned(), source };
+        if self.length <= SMALL_READ {
+            return std::future::ready(read(&self.file).map_err(failed)).boxed();
+        }
+        let file = self.file.clone();
+        let task = tokio::task::spawn_blocking(move || read(&file));
+        async move { task.await.map_err(io::Error::other).and_then(|read| read).map_err(failed) }.boxed()
+    }
+}
+
+/// An answer that needs no wait beyond that of reading some bytes.
+fn at_once<'a, T: Send + 'a>(result: Result<T, StoreError>) -> Answer<'a, T> {
+    std::future::ready(result).boxed()
+}
+
+impl Store for Filesystem {
+    fn length<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<u64>> {
+        at_once(self.disk.length(&layout::content(digest).file))
+    }
+
+    fn open<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<Box<dyn Content>>> {
+        let path = layout::content(digest).file;
+        at_once(self.disk.open(&path).and_then(|file| {
+            let Some(file) = file else { return Ok(None) };
+            let metadata = file.metadata();
+            let length =
+                metadata.map_err(|source| StoreError { doing: "look at", what: digest.to_string(), source })?.len();
+            Ok(Some(Box::new(OpenContent { file: Arc::new(file), length }) as Box<dyn Content>))
+        }))
+    }
+
+    fn put<'a>(&'a self, digest: &'a Digest, bytes: Bytes) -> Answer<'a, ()> {
+        let digest = digest.clone();
+        self.blocking(move |disk| disk.put(&digest, bytes))
+    }
+
+    fn begin<'a>(&'a self, id: &'a str, repository: &'a RepositoryName) -> Answer<'a, ()> {
+        let (id, repository) = (id.to_owned(), repository.clone());
+        self.blocking(move |disk| disk.begin(&id, &repository))
+    }
+
+    fn upload<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Upload>> {
+        at_once(self.disk.upload(id))
+    }
+
+    fn part<'a>(&'a self, id: &'a str, offset: u64, bytes: Vec<Bytes>) -> Answer<'a, ()> {
+        let data = upload_folder(id).map(|folder| folder.join(layout::UPLOAD_DATA)).ok_or_else(|| no_upload(id));
+        self.blocking(move |disk| disk.write(&data?, offset, bytes))
+    }
+
+    fn received<'a>(&'a self, id: &'a str, range: Range<u64>) -> Answer<'a, Bytes> {
+        let id = id.to_owned();
+        self.blocking(move |disk| {
+            let data = upload_folder(&id).ok_or_else(|| no_upload(&id))?.join(layout::UPLOAD_DATA);
+            let file = disk.open(&data)?.ok_or_else(|| no_upload(&id))?;
+            let length = usize::try_from(range.end.saturating_sub(range.start).min(LARGE_READ)).unwrap_or_default();
+            disk::read_at(&file, range.start, length).map_err(|source| StoreError {
+                doing: "read back",
+                what: id,
+                source,
+            })
+        })
+    }
+
+    fn finish<'a>(&'a self, id: &'a str, digest: &'a Digest) -> Answer<'a, ()> {
+        let (id, digest) = (id.to_owned(), digest.clone());
+        self.blocking(move |disk| disk.finish(&id, &digest))
+    }
+
+    fn abandon<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+        let id = id.to_owned();
+        self.blocking(move |disk| disk.abandon(&id))
+    }
+
+    fn abandon_idle(&self, seconds: u64) -> Answer<'_, usize> {
+        self.blocking(move |disk| disk.abandon_idle(seconds, SystemTime::now()))
+    }
+
+    fn link<'a>(&'a self, link: &'a Link) -> Answer<'a, Option<Digest>> {
+        at_once(self.disk.read_link(&layout::link(link).file))
+    }
+
+    fn write_link<'a>(&'a self, link: &'a Link, target: &'a Digest, condition: Condition) -> Answer<'a, bool> {
+        let (link, target) = (link.clone(), target.clone());
+        self.blocking(move |disk| disk.write_link(&link, &target, condition))
+    }
+
+    fn renew_link<'a>(&'a self, link: &'a Link) -> Answer<'a, ()> {
+        let path = layout::link(link).file;
+        self.blocking(move |disk| {
+            let now = SystemTime::now();
+            let old = disk.modified(&path)?.and_then(|modified| now.duration_since(modified).ok());
+            if old.is_some_and(|age| age >= RENEWED_AFTER) { disk.renew(&path, now) } else { Ok(()) }
+        })
+    }
+
+    fn remove_link<'a>(&'a self, link: &'a Link) -> Answer<'a, bool> {
+        let link = link.clone();
+        self.blocking(move |disk| disk.remove_link(&link))
+    }
+
+    fn list<'a>(
+        &'a self,
+        listing: &'a Listing,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> Answer<'a, Option<Vec<String>>> {
+        let (listing, after) = (listing.clone(), after.map(str::to_owned));
+        self.blocking(move |disk| disk.list(&listing, after.as_deref(), limit))
+    }
+}

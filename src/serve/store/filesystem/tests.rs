@@ -1,0 +1,227 @@
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use super::{Filesystem, OpenError, Operation};
+use crate::oci::{Algorithm, Digest, RepositoryName};
+use crate::serve::store::{Condition, Link, Listing, Store};
+
+const REPOSITORIES: &str = "docker/registry/v2/repositories";
+
+fn name(text: &str) -> RepositoryName {
+    text.parse().unwrap()
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest::of(Algorithm::Sha256, bytes)
+}
+
+async fn read(store: &Filesystem, digest: &Digest) -> Option<Vec<u8>> {
+    let content = store.open(digest).await.unwrap()?;
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < content.length() {
+        bytes.extend_from_slice(&content.read(bytes.len() as u64..content.length()).await.unwrap());
+    }
+    Some(bytes)
+}
+
+fn write(root: &Path, path: &str, text: &str) {
+    let file = root.join(path);
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(file, text).unwrap();
+}
+
+#[tokio::test]
+async fn an_upload_grows_by_parts_survives_a_restart_and_becomes_content() {
+    let root = tempfile::tempdir().unwrap();
+    let large: Vec<u8> = (0..700_000_u32).flat_map(u32::to_le_bytes).collect();
+    let digest = digest(&large);
+    {
+        let store = Filesystem::open(root.path()).unwrap();
+        store.begin("id1", &name("a/b")).await.unwrap();
+        let parts = large[..1_000_000].chunks(300_000).map(Bytes::copy_from_slice).collect();
+        store.part("id1", 0, parts).await.unwrap();
+    }
+    let store = Filesystem::open(root.path()).unwrap();
+    let upload = store.upload("id1").await.unwrap().unwrap();
+    assert_eq!((upload.repository, upload.length), (name("a/b"), 1_000_000));
+    assert_eq!(store.received("id1", 10..20).await.unwrap(), large[10..20]);
+    store.part("id1", 1_000_000, vec![Bytes::copy_from_slice(&large[1_000_000..])]).await.unwrap();
+    assert_eq!(store.length(&digest).await.unwrap(), None);
+    store.finish("id1", &digest).await.unwrap();
+    assert_eq!(store.length(&digest).await.unwrap(), Some(2_800_000));
+    assert_eq!(read(&store, &digest).await.unwrap(), large);
+    assert_eq!(store.upload("id1").await.unwrap(), None);
+    // The same content once more does not disturb what is there.
+    store.begin("id2", &name("a/b")).await.unwrap();
+    store.part("id2", 0, vec![Bytes::from(large.clone())]).await.unwrap();
+    store.finish("id2", &digest).await.unwrap();
+    assert_eq!(read(&store, &digest).await.unwrap(), large);
+    assert!(fs::read_dir(root.path().join("wharf/uploads")).unwrap().next().is_none());
+}
+
+#[tokio::test]
+async fn content_that_was_cut_short_is_replaced_by_the_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Filesystem::open(root.path()).unwrap();
+    let digest = digest(b"whole");
+    write(root.path(), &format!("docker/registry/v2/blobs/sha256/{}/{}/data", &digest.hex()[..2], digest.hex()), "who");
+    store.put(&digest, Bytes::from_static(b"whole")).await.unwrap();
+    assert_eq!(read(&store, &digest).await.unwrap(), b"whole");
+}
+
+#[tokio::test]
+async fn links_are_written_read_listed_and_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Filesystem::open(root.path()).unwrap();
+    let (one, two) = (digest(b"1"), digest(b"2"));
+    let long = Digest::of(Algorithm::Sha512, b"1");
+    let tag = |tag: &str| Link::Tag(name("a"), tag.parse().unwrap());
+    assert_eq!(store.list(&Listing::Tags(name("a")), None, 9).await.unwrap(), None);
+    for link in [tag("x"), Link::Layer(name("a"), one.clone()), Link::Revision(name("a"), long.clone())] {
+        assert_eq!(store.link(&link).await.unwrap(), None);
+        assert!(store.write_link(&link, &one, Condition::IfAbsent).await.unwrap());
+        assert!(!store.write_link(&link, &two, Condition::IfAbsent).await.unwrap());
+        assert_eq!(store.link(&link).await.unwrap(), Some(one.clone()));
+        store.renew_link(&link).await.unwrap();
+        assert!(store.write_link(&link, &two, Condition::Always).await.unwrap());
+        assert_eq!(store.link(&link).await.unwrap(), Some(two.clone()));
+    }
+    for other in ["z", "y", "latest"] {
+        store.write_link(&tag(other), &one, Condition::Always).await.unwrap();
+    }
+    let list = async |after, limit| store.list(&Listing::Tags(name("a")), after, limit).await.unwrap().unwrap();
+    assert_eq!(list(None, 9).await, ["latest", "x", "y", "z"]);
+    assert_eq!(list(Some("latest"), 2).await, ["x", "y"]);
+    assert_eq!(list(Some("lb"), 1).await, ["x"]);
+    let revisions = store.list(&Listing::Revisions(name("a")), None, 9).await.unwrap().unwrap();
+    assert_eq!(revisions, [long.as_str()]);
+    assert!(store.remove_link(&tag("x")).await.unwrap());
+    assert!(!store.remove_link(&tag("x")).await.unwrap());
+    assert_eq!(list(None, 9).await, ["latest", "y", "z"]);
+    assert!(store.remove_link(&Link::Layer(name("a"), one.clone())).await.unwrap());
+    assert_eq!(store.link(&Link::Layer(name("a"), one)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_tag_has_the_two_files_that_distribution_reads() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Filesystem::open(root.path()).unwrap();
+    let (one, two) = (digest(b"1"), digest(b"2"));
+    let link = Link::Tag(name("a"), "latest".parse().unwrap());
+    store.write_link(&link, &one, Condition::Always).await.unwrap();
+    store.write_link(&link, &two, Condition::Always).await.unwrap();
+    let folder = root.path().join(REPOSITORIES).join("a/_manifests/tags/latest");
+    assert_eq!(fs::read_to_string(folder.join("current/link")).unwrap(), two.as_str());
+    for digest in [one, two] {
+        let entry = folder.join("index/sha256").join(digest.hex()).join("link");
+        assert_eq!(fs::read_to_string(entry).unwrap(), digest.as_str());
+    }
+}
+
+#[tokio::test]
+async fn the_content_of_a_link_counts_and_what_is_half_there_is_absent() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Filesystem::open(root.path()).unwrap();
+    // distribution keeps what was uploaded as sha512 under sha256.
+    let (long, short) = (Digest::of(Algorithm::Sha512, b"1"), digest(b"1"));
+    let at = |rest: &str| format!("{REPOSITORIES}/a/{rest}");
+    write(root.path(), &at(&format!("_layers/sha512/{}/link", long.hex())), short.as_str());
+    assert_eq!(store.link(&Link::Layer(name("a"), long)).await.unwrap(), Some(short.clone()));
+    write(root.path(), &at("_manifests/tags/empty/current/link"), "");
+    write(root.path(), &at("_manifests/tags/malformed/current/link"), "sha256:../../..");
+    fs::create_dir_all(root.path().join(at("_manifests/tags/bare/current"))).unwrap();
+    fs::create_dir_all(root.path().join(at(&format!("_manifests/revisions/sha256/{}", short.hex())))).unwrap();
+    for tag in ["empty", "malformed", "bare"] {
+        let link = Link::Tag(name("a"), tag.parse().unwrap());
+        assert_eq!(store.link(&link).await.unwrap(), None, "{tag}");
+        assert!(store.write_link(&link, &short, Condition::IfAbsent).await.unwrap());
+        assert_eq!(store.link(&link).await.unwrap(), Some(short.clone()));
+    }
+    let revision = Link::Revision(name("a"), short.clone());
+    assert_eq!(store.link(&revision).await.unwrap(), None);
+    assert!(!store.remove_link(&revision).await.unwrap());
+    // A folder of that name may be there because another repository is below it.
+    store.write_link(&Link::Layer(name("parent/child"), short.clone()), &short, Condition::Always).await.unwrap();
+    assert_eq!(store.list(&Listing::Tags(name("parent")), None, 9).await.unwrap(), None);
+    assert_eq!(store.list(&Listing::Tags(name("parent/child")), None, 9).await.unwrap(), Some(vec![]));
+}
+
+#[tokio::test]
+async fn a_restart_removes_temporary_files_and_keeps_uploads() {
+    let root = tempfile::tempdir().unwrap();
+    write(root.path(), "wharf/tmp/7/current/link", "half");
+    write(root.path(), "wharf/tmp/8", "half");
+    write(root.path(), "wharf/uploads/gone/repository", "a");
+    let store = Filesystem::open(root.path()).unwrap();
+    assert!(fs::read_dir(root.path().join("wharf/tmp")).unwrap().next().is_none());
+    assert_eq!(store.upload("gone").await.unwrap(), None);
+    for id in ["", "..", "../tmp", "a/b"] {
+        assert_eq!(store.upload(id).await.unwrap(), None, "{id}");
+        assert!(store.begin(id, &name("a")).await.is_err(), "{id}");
+    }
+    store.begin("new", &name("a")).await.unwrap();
+    assert_eq!(store.abandon_idle(3600).await.unwrap(), 0);
+    assert_eq!(store.abandon_idle(0).await.unwrap(), 2);
+    assert_eq!(store.upload("new").await.unwrap(), None);
+    store.begin("other", &name("a")).await.unwrap();
+    store.abandon("other").await.unwrap();
+    store.abandon("other").await.unwrap();
+    assert_eq!(store.upload("other").await.unwrap(), None);
+}
+
+#[test]
+fn one_process_has_the_root() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Filesystem::open(root.path()).unwrap();
+    assert!(matches!(Filesystem::open(root.path()), Err(OpenError::Locked(_))));
+    drop(store);
+    assert!(Filesystem::open(root.path()).is_ok());
+}
+
+#[tokio::test]
+async fn what_is_refused_leaves_nothing_half_and_works_later() {
+    let root = tempfile::tempdir().unwrap();
+    let allowed = Arc::new(Mutex::new(usize::MAX));
+    let hook = {
+        let allowed = allowed.clone();
+        move |_: &Operation| {
+            let mut allowed = allowed.lock().unwrap();
+            *allowed = allowed.checked_sub(1).ok_or(std::io::ErrorKind::StorageFull)?;
+            Ok(())
+        }
+    };
+    let store = Filesystem::open_with(root.path(), Some(Arc::new(hook))).unwrap();
+    let (old, new) = (digest(b"old"), digest(b"new"));
+    let link = Link::Tag(name("a"), "latest".parse().unwrap());
+    store.write_link(&link, &old, Condition::Always).await.unwrap();
+    let mut refused = 0;
+    for count in 0.. {
+        *allowed.lock().unwrap() = count;
+        let written = async {
+            store.put(&new, Bytes::from_static(b"new")).await?;
+            store.write_link(&link, &new, Condition::Always).await
+        };
+        let written = written.await;
+        *allowed.lock().unwrap() = usize::MAX;
+        let found = store.link(&link).await.unwrap().unwrap();
+        assert!(found == old || found == new);
+        if let Some(bytes) = read(&store, &new).await {
+            assert_eq!(bytes, b"new");
+        }
+        match written {
+            Ok(_) => break,
+            Err(error) => assert!(error.is_full(), "{error}"),
+        }
+        refused += 1;
+    }
+    assert!(refused > 20, "{refused}");
+    assert_eq!(store.link(&link).await.unwrap(), Some(new.clone()));
+    assert_eq!(read(&store, &new).await.unwrap(), b"new");
+    // A full disk also refuses to remove what was half made; the next start does.
+    drop(store);
+    Filesystem::open(root.path()).unwrap();
+    assert!(fs::read_dir(root.path().join("wharf/tmp")).unwrap().next().is_none());
+}

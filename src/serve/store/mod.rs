@@ -1,0 +1,139 @@
+//! Where content is kept: bytes by their digest, and links that say which repository has them under which name.
+//! The trait knows no paths, renames or appends, so that an object store can stand behind it. It must never judge content:
+//! that a digest is right is proven before [`Store::finish`] and [`Store::put`] are called.
+
+pub mod filesystem;
+
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use thiserror::Error;
+
+use crate::oci::{Digest, RepositoryName, Tag};
+
+pub use filesystem::Filesystem;
+
+/// A step that failed.
+#[derive(Debug, Error)]
+#[error("cannot {doing} {what}: {source}")]
+pub struct StoreError {
+    /// What was tried.
+    pub doing: &'static str,
+    /// On what, within the store.
+    pub what: String,
+    /// The system's answer.
+    pub source: io::Error,
+}
+
+impl StoreError {
+    /// Whether there is no room left, so that the same may succeed later.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
+/// What a call to a store comes to.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// A name that a repository has for content.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Link {
+    /// A blob.
+    Layer(RepositoryName, Digest),
+    /// A manifest, by its digest.
+    Revision(RepositoryName, Digest),
+    /// A manifest, by a tag.
+    Tag(RepositoryName, Tag),
+}
+
+/// Links that can be listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// The tags of a repository.
+    Tags(RepositoryName),
+    /// The digests of a repository's manifests.
+    Revisions(RepositoryName),
+}
+
+/// When a link is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// In any case.
+    Always,
+    /// If the repository has none of that name yet.
+    IfAbsent,
+}
+
+/// What a store knows of an upload under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// The repository that it was begun in.
+    pub repository: RepositoryName,
+    /// How many bytes are there.
+    pub length: u64,
+}
+
+/// Content that is open for reading; it stays readable when it is removed meanwhile.
+pub trait Content: Send + Sync {
+    /// How many bytes it has.
+    fn length(&self) -> u64;
+
+    /// Reads some of the bytes of the range from its start on; at least one, unless the range is empty.
+    fn read(&self, range: Range<u64>) -> Answer<'_, Bytes>;
+}
+
+/// A content store. What a call has acknowledged survives a loss of power, except where it says otherwise.
+pub trait Store: Send + Sync + 'static {
+    /// The length of content, if it is there.
+    fn length<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<u64>>;
+
+    /// Opens content, if it is there.
+    fn open<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<Box<dyn Content>>>;
+
+    /// Keeps small content at once.
+    fn put<'a>(&'a self, digest: &'a Digest, bytes: Bytes) -> Answer<'a, ()>;
+
+    /// Begins an upload, whose id must be new. Uploads need not survive a loss of power.
+    fn begin<'a>(&'a self, id: &'a str, repository: &'a RepositoryName) -> Answer<'a, ()>;
+
+    /// What is there of an upload, also one that was begun before a restart.
+    fn upload<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Upload>>;
+
+    /// Adds bytes to an upload; `offset` is how many are there.
+    fn part<'a>(&'a self, id: &'a str, offset: u64, bytes: Vec<Bytes>) -> Answer<'a, ()>;
+
+    /// Reads back some of the bytes of an upload, from the range's start on.
+    fn received<'a>(&'a self, id: &'a str, range: Range<u64>) -> Answer<'a, Bytes>;
+
+    /// Ends an upload: its bytes are content from now on.
+    fn finish<'a>(&'a self, id: &'a str, digest: &'a Digest) -> Answer<'a, ()>;
+
+    /// Ends an upload and forgets its bytes.
+    fn abandon<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
+
+    /// Forgets the uploads that got nothing for this many seconds; returns how many.
+    fn abandon_idle(&self, seconds: u64) -> Answer<'_, usize>;
+
+    /// The digest that a link names.
+    fn link<'a>(&'a self, link: &'a Link) -> Answer<'a, Option<Digest>>;
+
+    /// Writes a link; returns whether the condition held.
+    fn write_link<'a>(&'a self, link: &'a Link, target: &'a Digest, condition: Condition) -> Answer<'a, bool>;
+
+    /// Makes a link as young as a new one, so that a collector leaves it alone. It need not survive a loss of power.
+    fn renew_link<'a>(&'a self, link: &'a Link) -> Answer<'a, ()>;
+
+    /// Removes a link; returns whether there was one.
+    fn remove_link<'a>(&'a self, link: &'a Link) -> Answer<'a, bool>;
+
+    /// The names in a listing, sorted, behind `after`, at most `limit`; None where the repository was never written to.
+    fn list<'a>(
+        &'a self,
+        listing: &'a Listing,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> Answer<'a, Option<Vec<String>>>;
+}
