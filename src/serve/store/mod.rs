@@ -108,8 +108,8 @@ pub trait Store: Send + Sync + 'static {
     /// Reads back some of the bytes of an upload, from the range's start on.
     fn received<'a>(&'a self, id: &'a str, range: Range<u64>) -> Answer<'a, Bytes>;
 
-    /// Ends an upload: its bytes are content from now on.
-    fn finish<'a>(&'a self, id: &'a str, digest: &'a Digest) -> Answer<'a, ()>;
+    /// Ends an upload: its first `length` bytes are content from now on.
+    fn finish<'a>(&'a self, id: &'a str, length: u64, digest: &'a Digest) -> Answer<'a, ()>;
 
     /// Ends an upload and forgets its bytes.
     fn abandon<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;

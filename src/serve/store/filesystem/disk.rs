@@ -27,6 +27,8 @@ pub enum Operation {
     CreateFile(PathBuf),
     /// Bytes are written to a file.
     Write(PathBuf, u64, Vec<Bytes>),
+    /// A file loses what is beyond a length.
+    Truncate(PathBuf, u64),
     /// A file's bytes are made durable.
     SyncFile(PathBuf),
     /// A folder's entries are made durable.
@@ -118,6 +120,12 @@ impl Disk {
             write_all_vectored(&mut file, &mut slices)
         };
         write().map_err(Self::fail("write", path))
+    }
+
+    pub fn truncate(&self, path: &Path, length: u64) -> Result<(), StoreError> {
+        self.announce("cut", path, || Operation::Truncate(path.to_owned(), length))?;
+        let file = OpenOptions::new().write(true).open(self.root.join(path));
+        file.and_then(|file| file.set_len(length)).map_err(Self::fail("cut", path))
     }
 
     pub fn sync_file(&self, path: &Path) -> Result<(), StoreError> {

@@ -185,7 +185,7 @@ impl Disk {
             return self.write_file(place, text_of(target));
         }
         let temporary = self.temporary();
-        let build = || {
+        let assemble = || {
             for file in [Path::new("current/link"), &entry] {
                 let file = temporary.join(file);
                 let parent = file.parent().unwrap_or(&temporary);
@@ -199,7 +199,7 @@ impl Disk {
             self.rename(&temporary, &folder)?;
             self.settle(&place.permanent, &place.permanent)
         };
-        let built = build();
+        let built = assemble();
         if built.is_err() {
             let _ = self.remove(&temporary);
         }
@@ -281,10 +281,14 @@ impl Disk {
         Ok(repository.map(|repository| Upload { repository, length }))
     }
 
-    fn finish(&self, id: &str, digest: &Digest) -> Result<(), StoreError> {
+    fn finish(&self, id: &str, length: u64, digest: &Digest) -> Result<(), StoreError> {
         let folder = upload_folder(id).ok_or_else(|| no_upload(id))?;
         let data = folder.join(layout::UPLOAD_DATA);
-        let length = self.length(&data)?.ok_or_else(|| no_upload(id))?;
+        let found = self.length(&data)?.ok_or_else(|| no_upload(id))?;
+        if found != length {
+            // A part that failed has left some of its bytes behind.
+            self.truncate(&data, length)?;
+        }
         self.sync_file(&data)?;
         self.place_content(&data, length, digest)?;
         self.remove(&folder)
@@ -396,9 +400,9 @@ impl Store for Filesystem {
         })
     }
 
-    fn finish<'a>(&'a self, id: &'a str, digest: &'a Digest) -> Answer<'a, ()> {
+    fn finish<'a>(&'a self, id: &'a str, length: u64, digest: &'a Digest) -> Answer<'a, ()> {
         let (id, digest) = (id.to_owned(), digest.clone());
-        self.blocking(move |disk| disk.finish(&id, &digest))
+        self.blocking(move |disk| disk.finish(&id, length, &digest))
     }
 
     fn abandon<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {

@@ -50,16 +50,26 @@ async fn an_upload_grows_by_parts_survives_a_restart_and_becomes_content() {
     assert_eq!(store.received("id1", 10..20).await.unwrap(), large[10..20]);
     store.part("id1", 1_000_000, vec![Bytes::copy_from_slice(&large[1_000_000..])]).await.unwrap();
     assert_eq!(store.length(&digest).await.unwrap(), None);
-    store.finish("id1", &digest).await.unwrap();
+    store.finish("id1", 2_800_000, &digest).await.unwrap();
     assert_eq!(store.length(&digest).await.unwrap(), Some(2_800_000));
     assert_eq!(read(&store, &digest).await.unwrap(), large);
     assert_eq!(store.upload("id1").await.unwrap(), None);
     // The same content once more does not disturb what is there.
     store.begin("id2", &name("a/b")).await.unwrap();
     store.part("id2", 0, vec![Bytes::from(large.clone())]).await.unwrap();
-    store.finish("id2", &digest).await.unwrap();
+    store.finish("id2", 2_800_000, &digest).await.unwrap();
     assert_eq!(read(&store, &digest).await.unwrap(), large);
     assert!(fs::read_dir(root.path().join("wharf/uploads")).unwrap().next().is_none());
+}
+
+#[tokio::test]
+async fn what_a_failed_part_left_behind_does_not_count() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Filesystem::open(root.path()).unwrap();
+    store.begin("id", &name("a")).await.unwrap();
+    store.part("id", 0, vec![Bytes::from_static(b"content"), Bytes::from_static(b" and more")]).await.unwrap();
+    store.finish("id", 7, &digest(b"content")).await.unwrap();
+    assert_eq!(read(&store, &digest(b"content")).await.unwrap(), b"content");
 }
 
 #[tokio::test]
