@@ -100,7 +100,7 @@ impl Disk {
     /// Makes a file that is not there yet, with these bytes, durable but for its name.
     pub fn create(&self, path: &Path, bytes: Bytes) -> Result<(), StoreError> {
         self.create_empty(path)?;
-        self.write(path, 0, vec![bytes])?;
+        self.write(path, 0, &[bytes])?;
         self.sync_file(path)
     }
 
@@ -111,8 +111,8 @@ impl Disk {
     }
 
     /// Writes bytes into a file that is there.
-    pub fn write(&self, path: &Path, offset: u64, bytes: Vec<Bytes>) -> Result<(), StoreError> {
-        self.announce("write", path, || Operation::Write(path.to_owned(), offset, bytes.clone()))?;
+    pub fn write(&self, path: &Path, offset: u64, bytes: &[Bytes]) -> Result<(), StoreError> {
+        self.announce("write", path, || Operation::Write(path.to_owned(), offset, bytes.to_vec()))?;
         let write = || {
             let mut file = OpenOptions::new().write(true).open(self.root.join(path))?;
             io::Seek::seek(&mut file, io::SeekFrom::Start(offset))?;

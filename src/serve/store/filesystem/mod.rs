@@ -269,7 +269,7 @@ impl Disk {
         self.create_empty(&temporary.join(layout::UPLOAD_DATA))?;
         let name = temporary.join(layout::UPLOAD_REPOSITORY);
         self.create_empty(&name)?;
-        self.write(&name, 0, vec![Bytes::copy_from_slice(repository.as_str().as_bytes())])?;
+        self.write(&name, 0, &[Bytes::copy_from_slice(repository.as_str().as_bytes())])?;
         self.rename(&temporary, &folder)
     }
 
@@ -383,7 +383,7 @@ impl Store for Filesystem {
 
     fn part<'a>(&'a self, id: &'a str, offset: u64, bytes: Vec<Bytes>) -> Answer<'a, ()> {
         let data = upload_folder(id).map(|folder| folder.join(layout::UPLOAD_DATA)).ok_or_else(|| no_upload(id));
-        self.blocking(move |disk| disk.write(&data?, offset, bytes))
+        self.blocking(move |disk| disk.write(&data?, offset, &bytes))
     }
 
     fn received<'a>(&'a self, id: &'a str, range: Range<u64>) -> Answer<'a, Bytes> {
