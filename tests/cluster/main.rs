@@ -25,6 +25,7 @@ mod images;
 mod nodes;
 mod processes;
 mod refusals;
+mod rights;
 mod scale;
 mod storage;
 mod support;

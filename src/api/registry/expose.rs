@@ -73,8 +73,9 @@ impl IssuerReference {
 }
 
 /// An Ingress.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, KubeSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("!has(self.annotations) || self.annotations.all(key, !key.startsWith('wharf.dev/'))", "annotations under wharf.dev/ are set by Wharf"))]
 pub struct IngressExposure {
     /// The name by which clients call, such as `images.example.com`.
     #[schemars(schema_with = "super::super::schema::host_name")]
@@ -141,8 +142,9 @@ pub struct ParentReference {
 }
 
 /// A Service that is reachable from outside the cluster.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, KubeSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("!has(self.annotations) || self.annotations.all(key, !key.startsWith('wharf.dev/'))", "annotations under wharf.dev/ are set by Wharf"))]
 pub struct ServiceExposure {
     /// How the Service is reachable.
     #[serde(default, rename = "type")]

@@ -171,8 +171,9 @@ pub enum NetworkPolicyMode {
 }
 
 /// The service account of a registry's pods.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, KubeSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("!has(self.annotations) || self.annotations.all(key, !key.startsWith('wharf.dev/'))", "annotations under wharf.dev/ are set by Wharf"))]
 pub struct PodIdentity {
     /// Annotations of the service account, by which clouds give its pods rights on an object store (workload identity),
     /// such as `eks.amazonaws.com/role-arn`.

@@ -154,18 +154,19 @@ impl Observer<'_> {
             + 'static,
     {
         let namespace = registry.namespace().unwrap_or_default();
-        let object = match cached(store, &namespace, name) {
-            Some(object) => Some((*object).clone()),
-            None => {
-                let api = Api::<K>::namespaced(self.client.clone(), &namespace);
-                read(self.metrics, Target::new(K::KIND, namespace, name), api.get(name)).await?
-            }
-        };
-        Ok(match object {
-            None => Found::Absent,
-            Some(object) if is_owned_by(&object, registry) => Found::Ours(object),
-            Some(object) => Found::Foreign(whose(&object)),
-        })
+        if let Some(object) = cached(store, &namespace, name) {
+            return Ok(judged(Some((*object).clone()), registry));
+        }
+        let api = Api::<K>::namespaced(self.client.clone(), &namespace);
+        let target = Target::new(K::KIND, namespace, name);
+        // The metadata tells whose it is. What somebody else's Secret holds never comes into this process.
+        let metadata = read(self.metrics, target.clone(), api.get_metadata(name)).await?;
+        match judged(metadata, registry) {
+            Found::Absent => Ok(Found::Absent),
+            Found::Foreign(whose) => Ok(Found::Foreign(whose)),
+            // The cache is behind, or the label was taken off.
+            Found::Ours(_) => Ok(judged(read(self.metrics, target, api.get(name)).await?, registry)),
+        }
     }
 
     async fn pods_unless_available(
@@ -245,6 +246,14 @@ where
         if object.meta().namespace == registry.metadata.namespace && is_owned_by(object.as_ref(), registry) {
             inventory.add(object.as_ref());
         }
+    }
+}
+
+fn judged<K: Resource>(object: Option<K>, registry: &Registry) -> Found<K> {
+    match object {
+        None => Found::Absent,
+        Some(object) if is_owned_by(&object, registry) => Found::Ours(object),
+        Some(object) => Found::Foreign(whose(&object)),
     }
 }
 
