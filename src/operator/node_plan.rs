@@ -1,5 +1,6 @@
 //! Writes the node plan: one entry for each Registry whose Service has an address.
-//! It must never write a plan before the caches have been filled: an empty plan takes every entry off every node.
+//! It must never write a plan before the caches have been filled: an empty plan takes every entry off every node. Nor does
+//! it take an entry out because of what a cache no longer shows: the Registry is asked for first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,7 +49,8 @@ impl Planner {
     pub async fn pass(&self, now: Timestamp) -> Result<(), CallError> {
         let known = self.plan.borrow().clone();
         let previous = if known.revision > 0 { known } else { Arc::new(self.stored().await?) };
-        let wanted = wanted(&self.view.live_registries(), &self.view);
+        let mut wanted = wanted(&self.view.live_registries(), &self.view);
+        self.keep_living(&previous, &mut wanted).await?;
         let bundle = self.authority.borrow().bundle();
         let next = plan::next(&previous, &bundle, wanted, now.as_second());
         let (index, shards) = plan::render(&next);
@@ -65,6 +67,29 @@ impl Planner {
         let stale = self.stale(&desired);
         let deletion = self.applier.delete_all(stale.0).await;
         deletion.failures.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Keeps the entries of Registries that the caches do not show, or not as they should be, and that are there all the
+    /// same: a cache may be behind, a Registry may be unreadable for this version, a Service may be about to be made again.
+    async fn keep_living(&self, previous: &Plan, wanted: &mut BTreeMap<String, Wanted>) -> Result<(), CallError> {
+        for (host, entry) in &previous.hosts {
+            let owner = &entry.owner;
+            // Further names come and go with the spec; the address stays as long as its Registry.
+            let is_address = Names::new(&owner.namespace, &owner.name).address() == *host;
+            if is_address && !wanted.contains_key(host) && self.is_alive(owner).await? {
+                wanted.insert(host.clone(), Wanted { server: entry.server.clone(), owner: owner.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_alive(&self, owner: &Owner) -> Result<bool, CallError> {
+        let api = Api::<Registry>::namespaced(self.client.clone(), &owner.namespace);
+        let target = Target::new("Registry", &owner.namespace, &owner.name);
+        let found = read(&self.metrics, target, api.get_metadata(&owner.name)).await?;
+        Ok(found.is_some_and(|found| {
+            found.metadata.uid.as_ref() == Some(&owner.uid) && found.metadata.deletion_timestamp.is_none()
+        }))
     }
 
     /// The plan as it stands in the cluster. What cannot be read counts as changed, so it is written anew.
