@@ -30,7 +30,8 @@ test-charts: ## The charts: helm lint, kubeconform, deploy/ as rendered from the
 test-cluster: ## End to end on the real cluster.
 	dev/test-cluster
 
-test-long: test ## The long versions of the tests; none yet beyond those of `test`.
+test-long: test ## Every test, and the long versions of those that walk or look at each moment: many more seeds and moments.
+	WHARF_TEST_LONG=1 cargo test --quiet --release --test convergence
 
 bench: ## Measure the operator and the agent on the real cluster.
 	@dev/bench

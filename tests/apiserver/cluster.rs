@@ -118,6 +118,9 @@ async fn malformed_objects_are_refused() {
     let services: Api<Service> = Api::namespaced(server.client(), "default");
     let digit = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "1a"}, "spec": {}});
     assert!(refusal(apply(&services, "m", false, digit).await).is_invalid());
+    let ports = json!([{"name": "a", "port": 1}, {"name": "a", "port": 2}]);
+    let twice = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": ports}});
+    assert!(refusal(apply(&services, "m", false, twice).await).is_invalid());
     let secrets: Api<Secret> = Api::namespaced(server.client(), "default");
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "type": "kubernetes.io/tls"});
     assert!(refusal(apply(&secrets, "m", false, secret).await).is_invalid());

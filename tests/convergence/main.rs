@@ -11,8 +11,12 @@
 
 #[path = "../support/apiserver/mod.rs"]
 mod apiserver;
+mod calls;
 mod crash;
+mod edits;
 mod policy;
+mod reasons;
 mod silence;
+mod stale;
 #[allow(dead_code, reason = "other suites use more of it")]
 mod world;

@@ -55,6 +55,19 @@ pub const KINDS: [&str; 11] = [
     "Pod",
 ];
 
+/// Whether the long versions of the suites are asked for: `WHARF_TEST_LONG=1`, as `make test-long` sets it.
+pub fn is_long() -> bool {
+    std::env::var_os("WHARF_TEST_LONG").is_some()
+}
+
+/// The seeds of a suite that walks at random: `few`, a hundred times as many when long, or the one of `WHARF_TEST_SEED`.
+pub fn seeds(few: u64) -> Vec<u64> {
+    match std::env::var("WHARF_TEST_SEED").ok().and_then(|text| text.parse().ok()) {
+        Some(seed) => vec![seed],
+        None => (0..if is_long() { 100 * few } else { few }).collect(),
+    }
+}
+
 /// A cluster before the operator's first pass.
 pub fn cluster(spec: &Value) -> Server {
     let server = Server::new();
@@ -67,6 +80,7 @@ pub fn cluster(spec: &Value) -> Server {
         "kind": "StorageClass",
         "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
         "provisioner": "example.com/disk",
+        "allowVolumeExpansion": true,
     }));
     for name in ["a", "b"] {
         server.add(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/os": "linux"}}}));
@@ -91,19 +105,46 @@ pub fn add_named_registry(server: &Server, name: &str, spec: &Value) {
 /// One life of the operator's process: what it remembers dies with it.
 pub struct Process {
     client: Client,
+    /// What the caches are filled through.
+    reader: Client,
     plan: watch::Sender<Arc<Plan>>,
     metrics: Metrics,
+    registries: Applier,
+    node_plan: Applier,
+    node_runtimes: Applier,
+    pub volumes: Volumes,
 }
 
 impl Process {
     pub fn start(client: Client) -> Self {
-        Self { client, plan: watch::channel(Arc::new(Plan::default())).0, metrics: Metrics::default() }
+        Self::reading(client.clone(), client)
     }
 
-    /// Every controller looks once at everything. Failures are left to the next round, as in the real process.
-    pub async fn round(&self) {
-        let Some(view) = view(&self.client).await else { return };
-        let Ok(authority) = authority::ensure(&self.client, "wharf-system", &self.metrics, now()).await else { return };
+    /// A process whose caches show what `reader` sees, while it writes and reads afresh through `client`.
+    pub fn reading(reader: Client, client: Client) -> Self {
+        let metrics = Metrics::default();
+        let applier = |manager| Applier::new(client.clone(), manager, metrics.clone());
+        Self {
+            reader,
+            plan: watch::channel(Arc::new(Plan::default())).0,
+            registries: applier(MANAGER),
+            node_plan: applier("wharf/node-plan"),
+            node_runtimes: applier("wharf/node-runtime"),
+            volumes: Volumes::default(),
+            client,
+            metrics,
+        }
+    }
+
+    /// Every controller looks once at everything. Failures are left to the next round, as in the real process; they are
+    /// given back.
+    pub async fn round(&self) -> Vec<String> {
+        let Some(view) = view(&self.reader).await else { return vec!["the caches cannot be filled".to_owned()] };
+        let mut failures = Vec::new();
+        let authority = match authority::ensure(&self.client, "wharf-system", &self.metrics, now()).await {
+            Ok(authority) => authority,
+            Err(error) => return vec![error.to_string()],
+        };
         let authority = watch::Sender::new(Arc::new(authority));
         let reporter = Reporter { controller: "wharf-operator".into(), instance: None };
         let recorder = Recorder::new(self.client.clone(), reporter);
@@ -118,19 +159,19 @@ impl Process {
             authority: authority.clone(),
             warned: Mutex::default(),
         };
-        let _ = keeper.pass(now()).await;
-        let applier = |manager| Applier::new(self.client.clone(), manager, self.metrics.clone());
-        node_runtimes::pass(&view, &applier("wharf/node-runtime")).await;
+        failures.extend(keeper.pass(now()).await.err().map(|error| error.to_string()));
+        let report = node_runtimes::pass(&view, &self.node_runtimes).await;
+        failures.extend(report.failures.iter().map(ToString::to_string));
         let planner = Planner {
             client: self.client.clone(),
             view: view.clone(),
-            applier: applier("wharf/node-plan"),
+            applier: self.node_plan.clone(),
             metrics: self.metrics.clone(),
             namespace: "wharf-nodes".into(),
             authority: authority.subscribe(),
             plan: self.plan.clone(),
         };
-        let _ = planner.pass(now()).await;
+        failures.extend(planner.pass(now()).await.err().map(|error| error.to_string()));
         let context = Arc::new(Context {
             client: self.client.clone(),
             view: view.clone(),
@@ -144,19 +185,21 @@ impl Process {
                 certificate_overlap: OVERLAP,
             },
             authority: authority.subscribe(),
-            applier: applier(MANAGER),
+            applier: self.registries.clone(),
             plan: self.plan.subscribe(),
             recorder,
             metrics: self.metrics.clone(),
             backoff: Backoff::default(),
-            volumes: Volumes::default(),
+            volumes: self.volumes.clone(),
             clock: now,
         });
         for object in view.registries.state() {
-            let _ = registry::reconcile(object, context.clone()).await;
+            let result = registry::reconcile(object, context.clone()).await;
+            failures.extend(result.err().map(|error| error.to_string()));
         }
         let attacher = Attacher { client: &self.client, view: &view, metrics: &self.metrics };
-        let _ = attacher.sweep("platform").await;
+        failures.extend(attacher.sweep("platform").await.err().map(|error| error.to_string()));
+        failures
     }
 }
 
@@ -176,18 +219,25 @@ pub fn set_now(time: Timestamp) {
 /// Rounds of the operator and of everybody else until nothing changes any more, or the process crashed.
 pub async fn run_until_quiet(server: &Server, connection: &Connection) {
     let process = Process::start(connection.client());
-    for _ in 0..ROUNDS {
-        let before = versions(server);
-        tokio::select! {
-            () = process.round() => {}
-            () = connection.crashed() => return,
-        }
-        everybody_else(server);
-        if versions(server) == before {
-            return;
-        }
+    tokio::select! {
+        () = process.until_quiet(server) => {}
+        () = connection.crashed() => {}
     }
-    panic!("not quiet after {ROUNDS} rounds: {:#?}", server.list("Registry"));
+}
+
+impl Process {
+    /// Rounds of this process and of everybody else until nothing changes any more.
+    pub async fn until_quiet(&self, server: &Server) {
+        for _ in 0..ROUNDS {
+            let before = versions(server);
+            self.round().await;
+            everybody_else(server);
+            if versions(server) == before {
+                return;
+            }
+        }
+        panic!("not quiet after {ROUNDS} rounds: {:#?}", server.list("Registry"));
+    }
 }
 
 fn versions(server: &Server) -> Vec<Value> {
@@ -202,7 +252,8 @@ fn versions(server: &Server) -> Vec<Value> {
 pub fn everybody_else(server: &Server) {
     for claim in server.list("PersistentVolumeClaim") {
         set(server, "PersistentVolumeClaim", &claim, |object| {
-            object["status"] = json!({"phase": "Bound", "capacity": {"storage": "20Gi"}});
+            let size = &claim["spec"]["resources"]["requests"]["storage"];
+            object["status"] = json!({"phase": "Bound", "capacity": {"storage": size}});
         });
     }
     for deployment in server.list("Deployment") {

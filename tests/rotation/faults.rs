@@ -43,7 +43,7 @@ async fn survives(process: &Process, connection: &Connection) -> bool {
     tokio::select! {
         biased;
         () = connection.crashed() => false,
-        () = process.round() => true,
+        _ = process.round() => true,
     }
 }
 

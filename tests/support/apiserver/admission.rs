@@ -115,6 +115,15 @@ fn normal_quantity(text: &str) -> String {
     units.iter().find_map(fits).unwrap_or_else(|| (amount / BILLION).to_string())
 }
 
+fn port_named_twice(service: &Value) -> Option<(String, String)> {
+    let ports = service["spec"]["ports"].as_array().map_or(&[][..], Vec::as_slice);
+    let twice = |(index, port): (usize, &Value)| {
+        !port["name"].is_null() && ports.iter().take(index).any(|other| other["name"] == port["name"])
+    };
+    let index = ports.iter().enumerate().position(twice)?;
+    Some((format!("spec.ports[{index}].name"), format!("Duplicate value: {}", ports[index]["name"])))
+}
+
 fn validate(kind: &Kind, before: Option<&Value>, object: &Value) -> Result<(), Refusal> {
     let metadata = &object["metadata"];
     let name = metadata["name"].as_str().unwrap_or_default();
@@ -164,6 +173,11 @@ fn validate(kind: &Kind, before: Option<&Value>, object: &Value) -> Result<(), R
         }
         ("secrets", Some("kubernetes.io/dockerconfigjson")) if object["data"][".dockerconfigjson"].is_null() => {
             return refuse_field("data[.dockerconfigjson]", "FieldValueRequired", "Required value");
+        }
+        ("services", _) => {
+            if let Some((field, why)) = port_named_twice(object) {
+                return refuse_field(&field, "FieldValueDuplicate", &why);
+            }
         }
         ("deployments" | "daemonsets", _) => {
             let selector = &object["spec"]["selector"]["matchLabels"];

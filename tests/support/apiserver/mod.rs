@@ -309,6 +309,12 @@ impl Server {
         self.store().collect_garbage();
     }
 
+    /// Another server that holds what this one does now. What happens to one does not happen to the other.
+    pub fn snapshot(&self) -> Self {
+        let store = Arc::new(Mutex::new(self.store().snapshot()));
+        Self { store, hook: Arc::default(), cut: watch::Sender::new(0) }
+    }
+
     /// Forgets the history: a watch that starts from an older version than the present one is told that it expired.
     pub fn compact(&self) {
         let mut store = self.store();

@@ -64,6 +64,19 @@ impl Store {
         }
     }
 
+    /// The same objects at the same version, without the past.
+    pub(super) fn snapshot(&self) -> Self {
+        Self {
+            kinds: self.kinds.clone(),
+            objects: self.objects.clone(),
+            version: self.version,
+            oldest: self.version,
+            now: self.now.clone(),
+            issued: self.issued,
+            ..Self::new()
+        }
+    }
+
     /// Stores a new object. `ownership` is given if an apply makes it.
     pub(super) fn create(
         &mut self,
