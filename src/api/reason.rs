@@ -14,6 +14,8 @@ pub const MALFORMED: &str = "Malformed";
 
 /// An object that Wharf would have to write exists and belongs to somebody else.
 pub const NAME_TAKEN: &str = "NameTaken";
+/// Another writer keeps setting a child back; Wharf leaves it alone.
+pub const CONTESTED: &str = "Contested";
 /// The API server refused a child for a reason that only a change of the spec or the cluster's policy can mend.
 pub const REFUSED: &str = "Refused";
 /// The API server could not be asked, or answered with a passing error; Wharf tries again.

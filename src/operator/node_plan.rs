@@ -56,6 +56,9 @@ impl Planner {
         let (index, shards) = plan::render(&next);
         let desired = self.desired(&index, &shards).await?;
         let report = self.applier.apply(&desired).await;
+        for contest in &report.contests {
+            tracing::warn!("{contest}");
+        }
         if let Some(failure) = report.failures.into_iter().next() {
             return Err(failure);
         }

@@ -343,7 +343,7 @@ async fn c7_every_reason_comes_about_and_heals() {
 }
 
 /// Reasons that no condition of a Registry carries, or that this suite cannot bring about, and a test that shows them.
-const SHOWN_ELSEWHERE: [(&str, &str, &str); 14] = [
+const SHOWN_ELSEWHERE: [(&str, &str, &str); 15] = [
     ("Pending", "src/api/condition.rs", "PENDING"),
     ("Configured", "src/agent/pass/tests.rs", "CONFIGURED"),
     ("Exceptions", "src/agent/pass/tests.rs", "EXCEPTIONS"),
@@ -357,6 +357,7 @@ const SHOWN_ELSEWHERE: [(&str, &str, &str); 14] = [
     ("StorageDeleted", "tests/convergence/reasons.rs", "StorageDeleted"),
     ("ClaimAdopted", "tests/convergence/reasons.rs", "ClaimAdopted"),
     ("CertificateIssued", "tests/convergence/reasons.rs", "CertificateIssued"),
+    ("Contested", "tests/convergence/contest.rs", "Contested"),
     ("Malformed", "tests/cluster/troubles.rs", "True/Malformed"),
 ];
 

@@ -23,6 +23,21 @@ pub(super) fn annotated(mut manifest: Value) -> Value {
     manifest
 }
 
+/// The digest that [`annotated`] wrote.
+pub(super) fn digest(manifest: &Value) -> &str {
+    let annotations = manifest.pointer("/metadata/annotations");
+    annotations.and_then(|annotations| annotations.get(labels::INTENT)?.as_str()).unwrap_or_default()
+}
+
+/// The fields of the manifest that the live object lacks or has otherwise, each as the steps to it.
+pub(super) fn differing(manifest: &Value, live: &Value) -> Vec<Vec<String>> {
+    let mut operations = Vec::new();
+    differences("", manifest, live, &mut operations);
+    let paths = operations.iter().filter_map(|operation| operation.get("path")?.as_str());
+    let step = |step: &str| step.replace("~1", "/").replace("~0", "~");
+    paths.map(|path| path.split('/').skip(1).map(step).collect()).collect()
+}
+
 /// Whether the live object has every field of the manifest.
 pub(super) fn satisfied(manifest: &Value, live: &Value) -> bool {
     contains(live, manifest, false)

@@ -74,7 +74,7 @@ impl Applier {
             Ok(Some(fresh)) if fresh.metadata.uid == owner.meta().uid => self.delete_all(unwanted).await,
             // The owner is gone or another one has its name: Kubernetes' garbage collector removes what it had.
             Ok(_) => Report::default(),
-            Err(error) => Report { writes: 0, failures: vec![error] },
+            Err(error) => Report { failures: vec![error], ..Report::default() },
         }
     }
 

@@ -42,7 +42,7 @@ use self::build::Inputs;
 use self::names::Names;
 use self::observe::Observer;
 use self::validate::Problem;
-use super::apply::Desired;
+use super::apply::{Contest, Desired};
 use super::authority::Authority;
 use super::call::{Action as Request, CallError, Class, Target, call};
 use super::context::Context;
@@ -147,6 +147,7 @@ async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<Do
         let written = write_children(registry, &names, &observed, &authority, context).await?;
         renew_at = written.renew_at;
         failures.extend(written.failures);
+        problems.extend(written.contests.iter().map(|contest| validate::contested(&names, contest)));
     }
     let attachments = attach_pull_secrets(registry, &names, &problems, context, &mut failures).await;
     problems.extend(validate::shortcomings(registry, &observed));
@@ -171,6 +172,7 @@ async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<Do
 /// What became of the children.
 struct Written {
     failures: Vec<CallError>,
+    contests: Vec<Contest>,
     renew_at: Option<Timestamp>,
 }
 
@@ -199,7 +201,7 @@ async fn write_children(
         let pruned = context.applier.prune(registry, observed.inventory.clone(), &desired).await;
         report.failures.extend(pruned.failures);
     }
-    Ok(Written { failures: report.failures, renew_at: minted.renew_at })
+    Ok(Written { failures: report.failures, contests: report.contests, renew_at: minted.renew_at })
 }
 
 async fn attach_pull_secrets(

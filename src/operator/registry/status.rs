@@ -75,6 +75,7 @@ fn is_stalled(reason: &str) -> bool {
     matches!(
         reason,
         reason::NAME_TAKEN
+            | reason::CONTESTED
             | reason::REFUSED
             | reason::CLAIM_NOT_OURS
             | reason::CLAIM_LOST

@@ -8,6 +8,7 @@ use crate::api::{condition, reason};
 use super::names::Names;
 use super::observe::{ClassTraits, Found, FoundClaim, Observed, StorageClassFact, requested};
 use crate::api::Registry;
+use crate::operator::apply::Contest;
 use crate::quantity;
 
 /// Something that a user, or the cluster, has to mend.
@@ -61,6 +62,17 @@ pub fn shortcomings(registry: &Registry, observed: &Observed) -> Vec<Problem> {
         }
         _ => Vec::new(),
     }
+}
+
+/// A child that another writer keeps setting back.
+#[must_use]
+pub fn contested(names: &Names, contest: &Contest) -> Problem {
+    let condition = match contest.target.kind.as_str() {
+        "PersistentVolumeClaim" => condition::STORAGE_READY,
+        "Secret" if contest.target.name == names.pull_secret() => condition::PULL_SECRETS_READY,
+        _ => condition::AVAILABLE,
+    };
+    Problem { condition, reason: reason::CONTESTED, message: contest.to_string() }
 }
 
 fn storage_problem(reason: &'static str, message: String) -> Problem {
