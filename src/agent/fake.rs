@@ -1,7 +1,7 @@
 //! A few objects behind the API server's paths, for tests: get, and patch of a status. It checks nothing.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use http::{Method, Request, Response, StatusCode};
@@ -23,6 +23,23 @@ struct State {
     requests: Vec<String>,
     hooks: BTreeMap<String, Hook>,
     failure: Option<u16>,
+    /// What goes wrong with one request, counted from when requests were last forgotten.
+    strike: Option<(usize, Fault)>,
+}
+
+/// What goes wrong with one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is refused with this status.
+    Status(u16),
+    /// It is neither carried out nor answered.
+    Hang,
+    /// It is carried out and not answered.
+    ApplyThenHang,
+    /// The connection breaks before it is carried out.
+    Reset,
+    /// It is carried out, and the connection breaks.
+    ApplyThenLose,
 }
 
 impl Api {
@@ -30,7 +47,7 @@ impl Api {
         let api = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let api = api.clone();
-            async move { Ok::<_, Infallible>(api.answer(request).await) }
+            async move { api.answer(request).await }
         });
         kube::Client::new(service, "default")
     }
@@ -57,6 +74,12 @@ impl Api {
         self.state.lock().unwrap().failure = Some(code);
     }
 
+    /// Lets the request of that number, counted from now, go wrong.
+    pub fn strike(&self, ordinal: usize, fault: Fault) {
+        let mut state = self.state.lock().unwrap();
+        state.strike = Some((state.requests.len() + ordinal, fault));
+    }
+
     /// Method and path of every request so far.
     pub fn requests(&self) -> Vec<String> {
         self.state.lock().unwrap().requests.clone()
@@ -66,21 +89,27 @@ impl Api {
         self.state.lock().unwrap().requests.clear();
     }
 
-    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+    async fn answer(&self, request: Request<Body>) -> io::Result<Response<Body>> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let path = parts.uri.path().to_owned();
+        let fault = {
+            let state = self.state.lock().unwrap();
+            state.strike.filter(|(ordinal, _)| *ordinal == state.requests.len()).map(|(_, fault)| fault)
+        };
         let (answer, hook) = {
             let mut state = self.state.lock().unwrap();
             state.requests.push(format!("{} {path}", parts.method));
             let object_path = path.strip_suffix("/status").unwrap_or(&path);
             if parts.method == Method::PATCH
+                && matches!(fault, None | Some(Fault::ApplyThenHang | Fault::ApplyThenLose))
                 && let Some(object) = state.objects.get_mut(object_path)
             {
                 let sent: Value = serde_json::from_slice(&body).unwrap();
                 object["status"] = sent["status"].clone();
             }
-            let answer = match state.failure {
+            let refused = if let Some(Fault::Status(code)) = fault { Some(code) } else { state.failure };
+            let answer = match refused {
                 Some(code) => Err(code),
                 None => state.objects.get(object_path).cloned().ok_or(404),
             };
@@ -89,13 +118,18 @@ impl Api {
         if let Some(hook) = hook {
             hook();
         }
+        match fault {
+            Some(Fault::Hang | Fault::ApplyThenHang) => std::future::pending().await,
+            Some(Fault::Reset | Fault::ApplyThenLose) => return Err(io::ErrorKind::ConnectionReset.into()),
+            Some(Fault::Status(_)) | None => {}
+        }
         let (code, body) = match answer {
             Ok(object) => (200, object),
             Err(code) => (code, refusal(code)),
         };
         let mut response = Response::new(Body::from(serde_json::to_vec(&body).unwrap()));
         *response.status_mut() = StatusCode::from_u16(code).unwrap();
-        response
+        Ok(response)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Passes against a few objects and a real folder.
 
+mod faults;
+
 use std::path::Path;
 
 use serde_json::{Value, json};
