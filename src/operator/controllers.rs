@@ -59,11 +59,15 @@ pub enum ControllersError {
 }
 
 /// What the controllers are made from.
-pub(super) struct Controllers {
-    pub(super) client: Client,
-    pub(super) settings: Settings,
-    pub(super) identity: String,
-    pub(super) metrics: Metrics,
+pub struct Controllers {
+    /// The client.
+    pub client: Client,
+    /// The administrator's settings.
+    pub settings: Settings,
+    /// A name that no other replica has.
+    pub identity: String,
+    /// The metrics.
+    pub metrics: Metrics,
 }
 
 /// Wakes the loops.
@@ -81,7 +85,10 @@ type Key = ObjectRef<DeserializeGuard<Registry>>;
 
 impl Controllers {
     /// Runs until `shutdown`, and ends when the running passes have ended.
-    pub(super) async fn run(self, health: &Health, shutdown: &CancellationToken) -> Result<(), ControllersError> {
+    ///
+    /// # Errors
+    /// When a watch ended for good.
+    pub async fn run(self, health: &Health, shutdown: &CancellationToken) -> Result<(), ControllersError> {
         let gate = health.gate("caches");
         let (view, watches, changes) = View::watch(&self.client);
         let (plan_sender, plan) = watch::channel(Arc::new(Plan::default()));
@@ -288,6 +295,9 @@ async fn node_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToke
     while !shutdown.is_cancelled() {
         let guard = context.metrics.start_pass("node-runtime");
         let report = node_runtimes::pass(&context.view, &applier).await;
+        for contest in &report.contests {
+            tracing::warn!("{contest}");
+        }
         failures = outcome(guard, failures, report.failures.first(), "a NodeRuntime could not be made");
         wakes.registries.add(concerned(context));
         wait(wakes.nodes.notified(), NODE_DEBOUNCE, failures, shutdown).await;

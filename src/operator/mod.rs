@@ -8,7 +8,7 @@ pub mod backoff;
 pub mod call;
 pub mod certificate;
 pub mod context;
-mod controllers;
+pub mod controllers;
 pub mod metrics;
 pub mod node_plan;
 pub mod node_runtimes;

@@ -1,9 +1,12 @@
 //! The operator's view of the cluster: caches fed by watches, and the keys of Registries that a change concerns.
 //! It must never be trusted for anything destructive: what it shows may be old, and such acts read afresh first.
+//! A cache begins with what the API server has at that moment, follows its watch, and is filled anew twice an hour, so that an
+//! event that was lost does not stay lost.
 
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -17,6 +20,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use super::apply::MANAGER;
 use crate::api::{NodeRuntime, NodeRuntimeStatus, Registry, labels};
@@ -26,6 +30,8 @@ const QUEUE: usize = 1024;
 /// How many objects a cache asks for at once while it is filled. A page is in memory three times, as bytes, as JSON and as
 /// objects, and the allocator keeps what that took.
 const PAGE: u32 = 50;
+/// How long a cache follows its watch before it is filled anew, before jitter.
+const REFILL: Duration = Duration::from_secs(1800);
 /// Where `kubectl apply` keeps a copy of what it sent.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -250,8 +256,12 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Eq + Hash + Clone + Default,
 {
-    let watch = watcher(Api::<K>::all(client.clone()), config).default_backoff();
-    Box::pin(tell(watch.modify(trim).reflect(writer).touched_objects(), sender, changes))
+    let api = Api::<K>::all(client.clone());
+    let watch = futures::stream::repeat_with(move || {
+        let refill = Box::pin(sleep(REFILL.mul_f64(rand::random_range(0.8..1.2))));
+        Box::pin(watcher(api.clone(), config.clone()).default_backoff().take_until(refill))
+    });
+    Box::pin(tell(watch.flatten().modify(trim).reflect(writer).touched_objects(), sender, changes))
 }
 
 /// Takes out of an object what no pass looks at: who wrote which field is most of its size.

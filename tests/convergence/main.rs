@@ -12,11 +12,15 @@
 #[path = "../support/apiserver/mod.rs"]
 mod apiserver;
 mod calls;
+mod contest;
 mod crash;
 mod edits;
+mod leaders;
 mod policy;
 mod reasons;
 mod silence;
 mod stale;
 #[allow(dead_code, reason = "other suites use more of it")]
+mod walks;
+mod watches;
 mod world;

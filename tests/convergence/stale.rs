@@ -42,15 +42,29 @@ fn identities(server: &Server) -> BTreeMap<String, String> {
     {
         let metadata = &object["metadata"];
         let name = metadata["name"].as_str().unwrap();
-        if let Some(document) = object["data"]["hosts.json"].as_str() {
-            let shard: Value = serde_json::from_str(document).unwrap();
-            all.extend(shard["hosts"].as_object().unwrap().keys().map(|host| (format!("entry {host}"), String::new())));
-        } else if metadata["deletionTimestamp"].is_null() {
+        let is_shard = object["data"]["hosts.json"].is_string();
+        if metadata["deletionTimestamp"].is_null() && !is_shard {
             let name = format!("{kind} {}/{name}", metadata["namespace"].as_str().unwrap_or(""));
             all.insert(name, metadata["uid"].as_str().unwrap().to_owned());
         }
     }
+    all.extend(planned_hosts(server).into_iter().map(|host| (format!("entry {host}"), String::new())));
     all
+}
+
+/// The hosts that the node plan tells every node of.
+fn planned_hosts(server: &Server) -> Vec<String> {
+    let document = |name: &str, key: &str| {
+        let map = server.get("ConfigMap", "wharf-nodes", name).unwrap_or_default();
+        serde_json::from_str::<Value>(map["data"][key].as_str().unwrap_or("{}")).unwrap()
+    };
+    let index = document("wharf-node-plan", "index.json");
+    let shards = index["shards"].as_array().cloned().unwrap_or_default();
+    let hosts = |shard: &Value| {
+        let shard = document(shard["name"].as_str().unwrap(), "hosts.json");
+        shard["hosts"].as_object().into_iter().flatten().map(|(host, _)| host.clone()).collect::<Vec<_>>()
+    };
+    shards.iter().flat_map(hosts).collect()
 }
 
 /// Sizes of claims and replicas of Deployments: what must not become less.

@@ -175,15 +175,7 @@ impl Process {
         let context = Arc::new(Context {
             client: self.client.clone(),
             view: view.clone(),
-            settings: Settings {
-                namespace: "wharf-system".into(),
-                plan_namespace: "wharf-nodes".into(),
-                cluster_domain: "cluster.local".into(),
-                wharf_image: "example.com/wharf:1".into(),
-                volume_interval: std::time::Duration::from_secs(60),
-                distribution_image: "example.com/registry:3".into(),
-                certificate_overlap: OVERLAP,
-            },
+            settings: settings(),
             authority: authority.subscribe(),
             applier: self.registries.clone(),
             plan: self.plan.subscribe(),
@@ -200,6 +192,19 @@ impl Process {
         let attacher = Attacher { client: &self.client, view: &view, metrics: &self.metrics };
         failures.extend(attacher.sweep("platform").await.err().map(|error| error.to_string()));
         failures
+    }
+}
+
+/// The administrator's settings.
+pub fn settings() -> Settings {
+    Settings {
+        namespace: "wharf-system".into(),
+        plan_namespace: "wharf-nodes".into(),
+        cluster_domain: "cluster.local".into(),
+        wharf_image: "example.com/wharf:1".into(),
+        volume_interval: std::time::Duration::from_secs(60),
+        distribution_image: "example.com/registry:3".into(),
+        certificate_overlap: OVERLAP,
     }
 }
 

@@ -48,6 +48,17 @@ pub enum Fault {
     CrashAfter,
 }
 
+/// What goes wrong with one event of a watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventFault {
+    /// The event never comes; those after it do.
+    Lose,
+    /// The watch ends before it.
+    Cut,
+    /// The watch is told that its version is too old.
+    Expire,
+}
+
 /// One request that reached the server.
 #[derive(Clone, Debug)]
 pub struct RecordedRequest {
@@ -74,6 +85,7 @@ impl RecordedRequest {
     }
 }
 
+type EventHook = Arc<dyn Fn(usize, &str) -> Option<EventFault> + Send + Sync>;
 type Hook = Arc<dyn Fn(&RecordedRequest) -> Option<Fault> + Send + Sync>;
 
 /// The server. Clones are the same server.
@@ -81,6 +93,7 @@ type Hook = Arc<dyn Fn(&RecordedRequest) -> Option<Fault> + Send + Sync>;
 pub struct Server {
     store: Arc<Mutex<Store>>,
     hook: Arc<Mutex<Option<Hook>>>,
+    event_hook: Arc<Mutex<(usize, Option<EventHook>)>>,
     /// Changes when all watches are to end.
     cut: watch::Sender<u64>,
 }
@@ -117,7 +130,7 @@ impl Connection {
         if *self.crashed.borrow() {
             return Err(lost());
         }
-        let call = Call::read(&self.server.store().kinds, &parts, &body);
+        let call = Call::read(&self.server.store().served(), &parts, &body);
         let record = self.server.record(&call);
         let hook = self.server.hook.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // The hook runs without any lock, so that it can act as another client just before the request.
@@ -174,9 +187,15 @@ impl Connection {
                 loop {
                     changed.mark_unchanged();
                     let line = watch.next(&server.store());
-                    match line {
-                        Some(line) => return Some((Ok::<_, io::Error>(line), (watch, changed))),
-                        None => changed.changed().await.ok()?,
+                    let Some(line) = line else {
+                        changed.changed().await.ok()?;
+                        continue;
+                    };
+                    match server.fault_of(&line) {
+                        None => return Some((Ok::<_, io::Error>(line), (watch, changed))),
+                        Some(EventFault::Lose) => {}
+                        Some(EventFault::Cut) => return None,
+                        Some(EventFault::Expire) => return Some((Ok(watch.expire()), (watch, changed))),
                     }
                 }
             }
@@ -213,7 +232,7 @@ impl Server {
     /// A server that holds nothing but the namespaces `default` and `kube-system`.
     pub fn new() -> Self {
         let store = Arc::new(Mutex::new(Store::new()));
-        let server = Self { store, hook: Arc::default(), cut: watch::Sender::new(0) };
+        let server = Self::of(store);
         for name in ["default", "kube-system"] {
             server.add(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
         }
@@ -312,7 +331,38 @@ impl Server {
     /// Another server that holds what this one does now. What happens to one does not happen to the other.
     pub fn snapshot(&self) -> Self {
         let store = Arc::new(Mutex::new(self.store().snapshot()));
-        Self { store, hook: Arc::default(), cut: watch::Sender::new(0) }
+        Self::of(store)
+    }
+
+    fn of(store: Arc<Mutex<Store>>) -> Self {
+        Self { store, hook: Arc::default(), event_hook: Arc::default(), cut: watch::Sender::new(0) }
+    }
+
+    /// Asks `hook` about each event of a watch from now on: which one it is, from 0, and what the client would read.
+    pub fn on_event(&self, hook: impl Fn(usize, &str) -> Option<EventFault> + Send + Sync + 'static) {
+        *self.event_hook.lock().unwrap_or_else(PoisonError::into_inner) = (0, Some(Arc::new(hook)));
+    }
+
+    fn fault_of(&self, line: &str) -> Option<EventFault> {
+        let mut hook = self.event_hook.lock().unwrap_or_else(PoisonError::into_inner);
+        let ordinal = hook.0;
+        hook.0 += 1;
+        hook.1.as_ref().and_then(|hook| hook(ordinal, line))
+    }
+
+    /// Serves a kind no longer, as when its definition is deleted: its objects are gone, and nothing tells the watches.
+    pub fn withdraw(&self, kind: &str) {
+        let resource = find(&self.store(), kind, "", "").0.resource();
+        let mut store = self.store();
+        store.objects.retain(|key, _| key.0 != resource);
+        store.withdrawn.push(resource);
+        drop(store);
+        self.cut_watches();
+    }
+
+    /// Serves every kind again.
+    pub fn serve_all(&self) {
+        self.store().withdrawn.clear();
     }
 
     /// Forgets the history: a watch that starts from an older version than the present one is told that it expired.

@@ -94,10 +94,7 @@ impl Watch {
                 watch.first.push(watch.line("BOOKMARK", end));
             }
         } else if from < store.oldest {
-            let message = format!("too old resource version: {from} ({})", store.oldest);
-            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                "message": message, "reason": "Expired", "code": 410});
-            watch.first.push(format!("{}\n", json!({"type": "ERROR", "object": status})));
+            watch.first.push(expired(from, store.oldest));
         } else {
             watch.position = store.history.partition_point(|change| change.version <= from);
         }
@@ -119,9 +116,22 @@ impl Watch {
         None
     }
 
+    /// What a client is told whose version is too old.
+    pub(super) fn expire(&mut self) -> String {
+        self.position = usize::MAX;
+        expired(0, 0)
+    }
+
     fn line(&self, event: &str, object: Value) -> String {
         format!("{}\n", json!({"type": event, "object": self.call.render(object)}))
     }
+}
+
+fn expired(from: u64, oldest: u64) -> String {
+    let message = format!("too old resource version: {from} ({oldest})");
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": "Expired", "code": 410});
+    format!("{}\n", json!({"type": "ERROR", "object": status}))
 }
 
 fn parse_labels(text: &str) -> Selector {

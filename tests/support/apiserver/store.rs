@@ -36,6 +36,8 @@ pub(super) struct Write<'a> {
 /// Everything the server remembers.
 pub(super) struct Store {
     pub(super) kinds: Vec<Kind>,
+    /// Resources whose definition is gone.
+    pub(super) withdrawn: Vec<String>,
     pub(super) objects: BTreeMap<Key, Value>,
     pub(super) history: Vec<Change>,
     pub(super) version: u64,
@@ -53,6 +55,7 @@ impl Store {
     pub(super) fn new() -> Self {
         Self {
             kinds: served(),
+            withdrawn: Vec::new(),
             objects: BTreeMap::new(),
             history: Vec::new(),
             version: 1,
@@ -62,6 +65,11 @@ impl Store {
             issued: 0,
             changed: watch::Sender::new(()),
         }
+    }
+
+    /// The kinds that can be asked for.
+    pub(super) fn served(&self) -> Vec<Kind> {
+        self.kinds.iter().filter(|kind| !self.withdrawn.contains(&kind.resource())).cloned().collect()
     }
 
     /// The same objects at the same version, without the past.
