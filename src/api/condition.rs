@@ -19,6 +19,9 @@ pub const PULL_SECRETS_READY: &str = "PullSecretsReady";
 /// Every node's container runtime is configured for this registry.
 pub const NODES_CONFIGURED: &str = "NodesConfigured";
 
+/// Present where `spec.expose` is given: an image can be pushed from beyond the cluster.
+pub const EXPOSED: &str = "Exposed";
+
 /// The reason of the condition that the schema gives to a resource nobody has looked at yet.
 pub const PENDING: &str = "Pending";
 

@@ -75,6 +75,25 @@ pub const SOME_NODES: &str = "SomeNodes";
 /// No node reports to Wharf: the agent is not running.
 pub const NO_AGENTS: &str = "NoAgents";
 
+/// An upload from beyond the cluster went through.
+pub const PROVEN: &str = "Proven";
+/// Another Ingress, or an older Registry, has the host.
+pub const HOST_TAKEN: &str = "HostTaken";
+/// The ingress class that is asked for does not exist, or there is no default one.
+pub const INGRESS_CLASS_MISSING: &str = "IngressClassMissing";
+/// Nobody has given an address yet by which the registry could be reached.
+pub const ADDRESS_PENDING: &str = "AddressPending";
+/// The front does not answer at its address.
+pub const FRONT_UNREACHABLE: &str = "FrontUnreachable";
+/// The certificate that is shown for the host is not trusted.
+pub const CERTIFICATE_NOT_TRUSTED: &str = "CertificateNotTrusted";
+/// Something answers for the host, but it is not this registry.
+pub const NOT_ROUTED: &str = "NotRouted";
+/// The front answers, but does not reach the registry.
+pub const BACKEND_UNREACHABLE: &str = "BackendUnreachable";
+/// The front lets small requests through, and no upload.
+pub const UPLOAD_REFUSED: &str = "UploadRefused";
+
 /// Node: the runtime is configured as planned.
 pub const CONFIGURED: &str = "Configured";
 /// Node: some hosts of the plan are not in order; the exceptions say which.

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::apply::Applier;
 use super::authority::Authority;
 use super::backoff::Backoff;
+use super::front::Fronts;
 use super::metrics::Metrics;
 use super::settings::Settings;
 use super::view::View;
@@ -38,6 +39,8 @@ pub struct Context {
     pub backoff: Backoff,
     /// How full the Registries' volumes are.
     pub volumes: Volumes,
+    /// What became of the proofs of fronts.
+    pub fronts: Fronts,
     /// The clock.
     pub clock: fn() -> Timestamp,
 }

@@ -23,6 +23,7 @@ use super::apply::{Applier, MANAGER};
 use super::authority::{self, Authority, Keeper, Rotation};
 use super::backoff::{Backoff, delay};
 use super::context::Context;
+use super::front::{self, Fronts};
 use super::metrics::{Metrics, PassOutcome};
 use super::node_plan::Planner;
 use super::node_runtimes;
@@ -83,6 +84,13 @@ struct Wakes {
 
 type Key = ObjectRef<DeserializeGuard<Registry>>;
 
+impl Wakes {
+    fn look_again_at(&self, keys: Vec<ObjectRef<Registry>>) {
+        let guarded = |key: ObjectRef<Registry>| Key::new(&key.name).within(&key.namespace.unwrap_or_default());
+        self.registries.add(keys.into_iter().map(guarded));
+    }
+}
+
 impl Controllers {
     /// Runs until `shutdown`, and ends when the running passes have ended.
     ///
@@ -113,6 +121,7 @@ impl Controllers {
                 node_loop(&context, &wakes, shutdown),
                 pull_secret_loop(&context, &wakes, shutdown),
                 volume_loop(&context, &wakes, shutdown),
+                front_loop(&context, &wakes, shutdown),
             );
             Ok(())
         };
@@ -157,6 +166,7 @@ impl Controllers {
             metrics: self.metrics.clone(),
             backoff: Backoff::default(),
             volumes: Volumes::default(),
+            fronts: Fronts::default(),
             clock: Timestamp::now,
         }
     }
@@ -340,13 +350,17 @@ async fn pull_secret_loop(context: &Context, wakes: &Wakes, shutdown: &Cancellat
 /// Asks how full the volumes are. No request goes to the API server for it.
 async fn volume_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
     let inquirer = Inquirer::default();
-    let changed = |keys: Vec<ObjectRef<Registry>>| {
-        wakes
-            .registries
-            .add(keys.into_iter().map(|key| Key::new(&key.name).within(&key.namespace.unwrap_or_default())));
-    };
+    let changed = |keys| wakes.look_again_at(keys);
     tokio::select! {
         () = inquirer.run(&context.view, &context.volumes, context.settings.volume_interval, changed) => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Proves that what is exposed can be reached. A proof never holds up a pass.
+async fn front_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
+    tokio::select! {
+        () = front::run(context, |keys| wakes.look_again_at(keys)) => {}
         () = shutdown.cancelled() => {}
     }
 }

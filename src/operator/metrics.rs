@@ -52,6 +52,11 @@ struct PassLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CertificateLabel {
     certificate: &'static str,
 }
@@ -67,6 +72,7 @@ pub struct Metrics {
     calls: Family<CallLabels, Counter>,
     passes: Family<PassLabels, Counter>,
     durations: Family<ControllerLabel, Histogram, fn() -> Histogram>,
+    proofs: Family<ReasonLabel, Counter>,
     leader: Gauge,
     plan_revision: Gauge,
     plan_hosts: Gauge,
@@ -79,6 +85,7 @@ impl Default for Metrics {
             calls: Family::default(),
             passes: Family::default(),
             durations: Family::new_with_constructor(pass_histogram),
+            proofs: Family::default(),
             leader: Gauge::default(),
             plan_revision: Gauge::default(),
             plan_hosts: Gauge::default(),
@@ -99,6 +106,7 @@ impl Metrics {
         registry.register("api_calls", "Requests to the API server inside passes", self.calls.clone());
         registry.register("passes", "Reconcile passes by how they ended", self.passes.clone());
         registry.register("pass_duration_seconds", "Time a reconcile pass took", self.durations.clone());
+        registry.register("front_proofs", "Uploads tried through fronts, by what became of them", self.proofs.clone());
         registry.register("leader", "1 while this process holds the lease", self.leader.clone());
         registry.register("node_plan_revision", "Revision of the node plan last written", self.plan_revision.clone());
         registry.register("node_plan_hosts", "Hosts in the node plan", self.plan_hosts.clone());
@@ -112,6 +120,11 @@ impl Metrics {
     /// Counts a request by words from closed sets.
     pub(super) fn count_call(&self, action: &'static str, outcome: &'static str) {
         self.calls.get_or_create(&CallLabels { action, outcome }).inc();
+    }
+
+    /// Counts a proof of a front by its documented reason.
+    pub(super) fn count_proof(&self, reason: &'static str) {
+        self.proofs.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     pub(super) fn set_leader(&self, leads: bool) {

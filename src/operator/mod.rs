@@ -9,6 +9,7 @@ pub mod call;
 pub mod certificate;
 pub mod context;
 pub mod controllers;
+pub mod front;
 pub mod metrics;
 pub mod node_plan;
 pub mod node_runtimes;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass, IngressRule};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Api, PartialObjectMeta};
@@ -52,6 +53,10 @@ pub struct View {
     pub secrets: Store<Secret>,
     /// Disruption budgets that Wharf made.
     pub disruption_budgets: Store<PodDisruptionBudget>,
+    /// All Ingresses; of those that Wharf did not make, only whose they are and their hosts.
+    pub ingresses: Store<Ingress>,
+    /// The cluster's ingress classes.
+    pub ingress_classes: Store<IngressClass>,
     /// Service accounts that Wharf made.
     pub service_accounts: Store<ServiceAccount>,
     /// Service accounts to which Wharf attached a pull secret.
@@ -93,6 +98,10 @@ pub struct Writers {
     pub secrets: reflector::store::Writer<Secret>,
     /// See [`View::disruption_budgets`].
     pub disruption_budgets: reflector::store::Writer<PodDisruptionBudget>,
+    /// See [`View::ingresses`].
+    pub ingresses: reflector::store::Writer<Ingress>,
+    /// See [`View::ingress_classes`].
+    pub ingress_classes: reflector::store::Writer<IngressClass>,
     /// See [`View::service_accounts`].
     pub service_accounts: reflector::store::Writer<ServiceAccount>,
     /// See [`View::attached_accounts`].
@@ -116,6 +125,8 @@ impl View {
         let (config_maps, config_maps_writer) = reflector::store();
         let (secrets, secrets_writer) = reflector::store();
         let (disruption_budgets, disruption_budgets_writer) = reflector::store();
+        let (ingresses, ingresses_writer) = reflector::store();
+        let (ingress_classes, ingress_classes_writer) = reflector::store();
         let (service_accounts, service_accounts_writer) = reflector::store();
         let (attached_accounts, attached_accounts_writer) = reflector::store();
         let (node_runtimes, node_runtimes_writer) = reflector::store();
@@ -130,6 +141,8 @@ impl View {
                 config_maps,
                 secrets,
                 disruption_budgets,
+                ingresses,
+                ingress_classes,
                 service_accounts,
                 attached_accounts,
                 node_runtimes,
@@ -144,6 +157,8 @@ impl View {
                 config_maps: config_maps_writer,
                 secrets: secrets_writer,
                 disruption_budgets: disruption_budgets_writer,
+                ingresses: ingresses_writer,
+                ingress_classes: ingress_classes_writer,
                 service_accounts: service_accounts_writer,
                 attached_accounts: attached_accounts_writer,
                 node_runtimes: node_runtimes_writer,
@@ -169,6 +184,9 @@ impl View {
             feed(client, writers.config_maps, managed.clone(), trim, sender.clone(), config_map_changes),
             feed(client, writers.secrets, managed.clone(), trim, sender.clone(), child_changes),
             feed(client, writers.disruption_budgets, managed.clone(), trim, sender.clone(), child_changes),
+            feed(client, writers.ingresses, everything.clone(), trim_ingress, sender.clone(), child_changes),
+            // A Registry that is not exposed yet looks again by itself.
+            feed(client, writers.ingress_classes, everything.clone(), trim, sender.clone(), |_| Vec::new()),
             feed(client, writers.service_accounts, managed, trim, sender.clone(), child_changes),
             feed(client, writers.attached_accounts, attached, trim, sender.clone(), account_changes),
             feed(client, writers.node_runtimes, everything.clone(), trim, sender.clone(), |_| vec![Change::Node]),
@@ -197,6 +215,8 @@ impl View {
         self.config_maps.wait_until_ready().await?;
         self.secrets.wait_until_ready().await?;
         self.disruption_budgets.wait_until_ready().await?;
+        self.ingresses.wait_until_ready().await?;
+        self.ingress_classes.wait_until_ready().await?;
         self.service_accounts.wait_until_ready().await?;
         self.attached_accounts.wait_until_ready().await?;
         self.node_runtimes.wait_until_ready().await?;
@@ -268,6 +288,28 @@ where
 fn trim<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
     trim_annotations(object);
+}
+
+/// The same for an Ingress, of which those of others matter only by their hosts. Without labels, none of theirs wakes a
+/// Registry of the same name.
+fn trim_ingress(ingress: &mut Ingress) {
+    trim(ingress);
+    if is_managed(ingress) {
+        return;
+    }
+    ingress.metadata.labels = None;
+    ingress.metadata.annotations = None;
+    ingress.status = None;
+    if let Some(spec) = ingress.spec.as_mut() {
+        (spec.default_backend, spec.tls) = (None, None);
+        for rule in spec.rules.iter_mut().flatten() {
+            *rule = IngressRule { host: rule.host.take(), http: None };
+        }
+    }
+}
+
+fn is_managed<K: Resource>(object: &K) -> bool {
+    object.labels().get(labels::MANAGED_BY).is_some_and(|manager| manager == labels::MANAGED_BY_WHARF)
 }
 
 /// An object without annotations stays one without: a patch that adds the first has to know.
@@ -357,6 +399,29 @@ mod tests {
         let managers: Vec<_> = trimmed.managed_fields().iter().map(|entry| entry.manager.clone().unwrap()).collect();
         assert_eq!(managers, [MANAGER]);
         assert!(trimmed.managed_fields()[0].fields_v1.is_some());
+    }
+
+    #[test]
+    fn of_the_ingress_of_somebody_else_only_its_hosts_are_kept() {
+        let ingress = |labels: Value| -> Ingress {
+            serde_json::from_value(json!({
+                "metadata": {"name": "a", "uid": "1", "labels": labels},
+                "spec": {
+                    "tls": [{"hosts": ["a.example.com"], "secretName": "tls"}],
+                    "rules": [{"host": "a.example.com", "http": {"paths": [{"pathType": "Prefix", "path": "/", "backend": {}}]}}],
+                },
+            }))
+            .unwrap()
+        };
+        let ours = ingress(json!({labels::MANAGED_BY: "wharf", labels::INSTANCE: "team"}));
+        let mut trimmed = ours.clone();
+        trim_ingress(&mut trimmed);
+        assert_eq!(trimmed, ours);
+        let mut trimmed = ingress(json!({labels::MANAGED_BY: "Helm", labels::INSTANCE: "team"}));
+        trim_ingress(&mut trimmed);
+        let expected = json!({"metadata": {"name": "a", "uid": "1"}, "spec": {"rules": [{"host": "a.example.com"}]}});
+        assert_eq!(trimmed, serde_json::from_value(expected).unwrap());
+        assert_eq!(child_changes(&trimmed), []);
     }
 
     #[test]

@@ -13,6 +13,7 @@ async fn c5_after_convergence_nothing_is_written() {
         json!({"podTemplate": {"resources": {"requests": {"cpu": "1000m", "memory": "1024Mi"}}, "labels": {"a": "b"}}}),
         json!({"storage": {"claim": {"storageClassName": "missing"}}}),
         json!({"pullSecrets": {"serviceAccounts": ["missing"]}}),
+        json!({"expose": {"ingress": {"host": "images.example.com"}, "service": {"type": "NodePort", "annotations": {"a": "b"}}}}),
     ] {
         let server = cluster(&spec);
         run_until_quiet(&server, &server.connect()).await;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Api, ListParams, PartialObjectMeta};
@@ -25,6 +26,7 @@ use wharf::operator::apply::{Applier, MANAGER};
 use wharf::operator::authority::Keeper;
 use wharf::operator::backoff::Backoff;
 use wharf::operator::context::Context;
+use wharf::operator::front::Fronts;
 use wharf::operator::metrics::Metrics;
 use wharf::operator::node_plan::Planner;
 use wharf::operator::pull_secret::Attacher;
@@ -41,7 +43,7 @@ pub const OVERLAP: Duration = Duration::from_secs(14 * 24 * 3600);
 /// More rounds than any run needs.
 const ROUNDS: usize = 40;
 
-pub const KINDS: [&str; 11] = [
+pub const KINDS: [&str; 12] = [
     "Registry",
     "Service",
     "Deployment",
@@ -50,6 +52,7 @@ pub const KINDS: [&str; 11] = [
     "Secret",
     "ServiceAccount",
     "PodDisruptionBudget",
+    "Ingress",
     "NodeRuntime",
     "Node",
     "Pod",
@@ -183,6 +186,7 @@ impl Process {
             metrics: self.metrics.clone(),
             backoff: Backoff::default(),
             volumes: self.volumes.clone(),
+            fronts: Fronts::default(),
             clock: now,
         });
         for object in view.registries.state() {
@@ -371,6 +375,8 @@ async fn view(client: &Client) -> Option<View> {
     fill::<ConfigMap>(client, writers.config_maps, &managed).await?;
     fill::<Secret>(client, writers.secrets, &managed).await?;
     fill::<PodDisruptionBudget>(client, writers.disruption_budgets, &managed).await?;
+    fill::<Ingress>(client, writers.ingresses, &everything).await?;
+    fill::<IngressClass>(client, writers.ingress_classes, &everything).await?;
     fill::<ServiceAccount>(client, writers.service_accounts, &managed).await?;
     fill::<ServiceAccount>(client, writers.attached_accounts, &ListParams::default().labels(labels::HAS_PULL_SECRETS))
         .await?;

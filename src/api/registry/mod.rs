@@ -42,6 +42,7 @@ pub use self::storage::{AccessMode, Claim, DeletionPolicy, NameReference, Object
     validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63", "metadata.name must be a DNS label (RFC 1035): at most 63 lower-case letters, digits or '-', beginning with a letter, because it becomes the name of a Service"),
     validation = ("self.spec.replicas <= 1 || has(self.spec.storage.s3)", "spec.replicas above 1 needs spec.storage.s3: a volume has one writer"),
     validation = ("quantity(self.spec.storage.claim.size).compareTo(quantity(oldSelf.spec.storage.claim.size)) >= 0 || (has(self.status) && has(self.status.storage) && has(self.status.storage.capacity) && quantity(self.spec.storage.claim.size).compareTo(quantity(self.status.storage.capacity)) >= 0)", "spec.storage.claim.size cannot shrink: a volume can only grow. After an expansion that failed it may go back to status.storage.capacity"),
+    validation = ("!has(self.spec.expose) || !has(self.spec.expose.service) || size(self.metadata.name) <= 54", "spec.expose.service makes a Service named metadata.name and '-external', so metadata.name may have at most 54 characters"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Address", type_ = "string", json_path = ".status.address"),

@@ -6,7 +6,7 @@ use kube::api::ObjectMeta;
 
 use super::mint::{Credential, Minted};
 use super::names::Names;
-use super::observe::{ClassTraits, Found, FoundClaim, Observed, StorageClassFact};
+use super::observe::{ClassTraits, Found, FoundClaim, IngressClassFact, Observed, ObservedExposure, StorageClassFact};
 use crate::api::Registry;
 use crate::operator::apply::Inventory;
 use crate::operator::certificate::KeyedCertificate;
@@ -66,6 +66,14 @@ pub(crate) fn nothing(names: &Names) -> Observed {
         nodes: Vec::new(),
         host: names.address(),
         planned_since: None,
+        exposure: ObservedExposure {
+            ingress: Found::Absent,
+            service: Found::Absent,
+            authority: Found::Absent,
+            class: IngressClassFact::NotNeeded,
+            host_taken_by: None,
+            verdicts: Vec::new(),
+        },
         inventory: Inventory::default(),
     }
 }

@@ -15,6 +15,7 @@ mod deletion;
 mod events;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod hosts;
 pub mod leaf;
 pub mod mint;
 pub mod names;
@@ -128,6 +129,7 @@ async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<Do
         view: &context.view,
         plan: &plan,
         volumes: &context.volumes,
+        fronts: &context.fronts,
         authority: &authority,
         metrics: &context.metrics,
     };
@@ -231,7 +233,9 @@ fn pass_outcome(status: &RegistryStatus) -> PassOutcome {
         |kind: &str| condition::find(&status.conditions, kind).is_some_and(|condition| condition.status == "True");
     let suspended =
         condition::find(&status.conditions, condition::READY).is_some_and(|ready| ready.reason == reason::SUSPENDED);
-    if is_true(condition::READY) || suspended {
+    // Nothing tells of a host that becomes free, or of an ingress class that appears.
+    let exposed = condition::find(&status.conditions, condition::EXPOSED).is_none_or(|found| found.status == "True");
+    if suspended || (is_true(condition::READY) && exposed) {
         PassOutcome::Completed
     } else if is_true(condition::STALLED) {
         PassOutcome::Stalled

@@ -89,6 +89,31 @@ impl Names {
         self.child("ca")
     }
 
+    /// The Ingress, and the objects of the Gateway API.
+    #[must_use]
+    pub fn front(&self) -> String {
+        self.child("registry")
+    }
+
+    /// The Service that leads from beyond the cluster to the registry's pods.
+    #[must_use]
+    pub fn external_service(&self) -> String {
+        self.child("external")
+    }
+
+    /// The Secret with the certificates that a front must trust. They are no secret, but ingress controllers read no config
+    /// map.
+    #[must_use]
+    pub fn front_authority(&self) -> String {
+        self.child("front-ca")
+    }
+
+    /// The Secret into which cert-manager puts the certificate of the Ingress.
+    #[must_use]
+    pub fn ingress_certificate(&self) -> String {
+        self.child("ingress-tls")
+    }
+
     /// The registry's name in image references.
     #[must_use]
     pub fn address(&self) -> String {

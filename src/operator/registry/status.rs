@@ -1,6 +1,7 @@
 //! Derives a Registry's status from what was observed and done. Pure: the time is an argument.
 //! It must never turn "could not look" into "all is well".
 
+mod exposed;
 mod storage;
 
 use jiff::Timestamp;
@@ -46,13 +47,14 @@ pub fn next(outcome: &Outcome<'_>, now: Timestamp) -> RegistryStatus {
     let observed = outcome.observed;
     let (counts, nodes) = nodes(&observed.nodes, &observed.host, observed.planned_since);
     findings.extend(parts);
+    findings.extend(exposed::finding(outcome));
     findings.push(nodes);
     RegistryStatus {
         observed_generation: outcome.registry.metadata.generation,
         address: Some(outcome.names.address()),
         ca_config_map_ref: Some(ConfigMapReference { name: outcome.names.authority() }),
         storage: storage::volume(outcome),
-        external_addresses: Vec::new(),
+        external_addresses: exposed::addresses(outcome),
         nodes: Some(counts),
         conditions: conditions(old, findings, outcome.registry.metadata.generation, now),
     }
@@ -198,19 +200,23 @@ fn hindrance(outcome: &Outcome<'_>, kind: &'static str, kinds: &[&str]) -> Optio
         return Some(Finding::new(kind, Status::False, problem.reason, problem.message.clone()));
     }
     let pull_secret = outcome.names.pull_secret();
-    let failure = outcome.failures.iter().find(|failure| {
-        let of_pull_secrets = failure.target.name == pull_secret || !is_child(outcome.names, failure);
-        if kind == condition::PULL_SECRETS_READY {
-            of_pull_secrets
-        } else {
-            !of_pull_secrets && kinds.contains(&failure.target.kind.as_str())
-        }
-    })?;
-    let reason = match failure.class() {
+    let failure =
+        outcome.failures.iter().filter(|failure| !exposed::concerns(outcome.names, failure)).find(|failure| {
+            let of_pull_secrets = failure.target.name == pull_secret || !is_child(outcome.names, failure);
+            if kind == condition::PULL_SECRETS_READY {
+                of_pull_secrets
+            } else {
+                !of_pull_secrets && kinds.contains(&failure.target.kind.as_str())
+            }
+        })?;
+    Some(Finding::new(kind, Status::False, reason_of(failure), failure.to_string()))
+}
+
+fn reason_of(failure: &CallError) -> &'static str {
+    match failure.class() {
         Class::Refused => reason::REFUSED,
         Class::Conflict | Class::Retry => reason::RETRYING,
-    };
-    Some(Finding::new(kind, Status::False, reason, failure.to_string()))
+    }
 }
 
 /// Service accounts that only use the pull secret are not children.

@@ -4,7 +4,10 @@
 use std::any::TypeId;
 
 use k8s_openapi::ClusterResourceScope;
-use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination, core::v1 as core, events::v1 as events};
+use k8s_openapi::api::{
+    apps::v1 as apps, coordination::v1 as coordination, core::v1 as core, events::v1 as events,
+    networking::v1 as networking,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -51,7 +54,7 @@ impl Kind {
 
     /// Whether `metadata.generation` counts this kind's changes; the core group does not use it.
     pub(super) fn counts_generations(&self) -> bool {
-        self.custom || matches!(self.group.as_str(), "apps" | "policy")
+        self.custom || matches!(self.group.as_str(), "apps" | "networking.k8s.io" | "policy")
     }
 }
 
@@ -72,6 +75,8 @@ pub(super) fn served() -> Vec<Kind> {
         Kind::of::<coordination::Lease>(false),
         Kind::of::<events::Event>(false),
         Kind::of::<k8s_openapi::api::policy::v1::PodDisruptionBudget>(true),
+        Kind::of::<networking::Ingress>(true),
+        Kind::of::<networking::IngressClass>(false),
         Kind::of::<k8s_openapi::api::storage::v1::CSIDriver>(false),
         Kind::of::<k8s_openapi::api::storage::v1::StorageClass>(false),
         Kind::of::<wharf::api::Registry>(true),

@@ -4,6 +4,7 @@
 mod configuration;
 mod disruption;
 mod engine;
+mod front;
 mod gauge;
 mod secrets;
 mod service;
@@ -81,6 +82,11 @@ pub fn build(inputs: &Inputs<'_>) -> Desired {
         reads.push(Child::new(&secrets::certificate(inputs, leaf), observed.certificate.ours()));
         stages.push(reads);
         stages.push(vec![Child::new(&workload::deployment(inputs, leaf), observed.deployment.ours())]);
+        // Last, so that what cannot be had out there keeps nothing from running in here.
+        let fronts = front::children(inputs);
+        if !fronts.is_empty() {
+            stages.push(fronts);
+        }
     } else {
         stages.push(reads);
     }

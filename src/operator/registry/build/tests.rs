@@ -5,9 +5,12 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::registry::{IngressExposure, IngressPreset};
 use crate::operator::certificate::KeyedCertificate;
 use crate::operator::registry::fixture;
-use crate::operator::registry::observe::{ClassTraits, FoundClaim, StorageClassFact};
+use crate::operator::registry::observe::{
+    ClassTraits, Found, FoundClaim, IngressClassFact, ObservedExposure, StorageClassFact,
+};
 
 fn desired(registry: &Registry, observed: &Observed, minted: &Minted) -> Desired {
     let names = fixture::names(registry);
@@ -176,12 +179,63 @@ fn nothing_empty_is_ever_sent() {
             _ => {}
         }
     }
-    for spec in ["{}", "{replicas: 2, storage: {s3: {bucket: images}}}", "{storage: {existingClaimName: mine}}"] {
+    for spec in [
+        "{}",
+        "{replicas: 2, storage: {s3: {bucket: images}}}",
+        "{storage: {existingClaimName: mine}}",
+        "{expose: {ingress: {host: images.example.com}, service: {type: NodePort}}}",
+    ] {
         let registry = fixture::team(spec);
         let desired = desired(&registry, &fixture::nothing(&fixture::names(&registry)), &fixture::minted());
         desired.children().for_each(|child| walk(child.manifest(), &child.target().to_string()));
     }
 }
+
+fn exposed(spec: &str, spoil: impl FnOnce(&mut Observed)) -> Vec<String> {
+    let registry = fixture::team(spec);
+    let mut observed = fixture::nothing(&fixture::names(&registry));
+    spoil(&mut observed);
+    let desired = desired(&registry, &observed, &fixture::minted());
+    desired.children().map(|child| child.target().to_string()).filter(|name| is_of_a_front(name)).collect()
+}
+
+fn is_of_a_front(name: &str) -> bool {
+    name.starts_with("Ingress") || name.ends_with("-external") || name.ends_with("-front-ca")
+}
+
+#[test]
+fn a_way_in_that_cannot_be_had_is_left_out_alone() {
+    let both = "{expose: {ingress: {host: images.example.com}, service: {type: NodePort}}}";
+    let all = ["Secret platform/team-front-ca", "Ingress platform/team-registry", "Service platform/team-external"];
+    assert_eq!(exposed(both, |_| {}), all);
+    assert_eq!(exposed("{}", |_| {}), Vec::<String>::new());
+    let theirs = || Found::Foreign("without an owner".into());
+    assert_eq!(exposed(both, |observed| observed.exposure.host_taken_by = Some("Ingress a/b".into())), all[2..]);
+    assert_eq!(exposed(both, |observed| observed.exposure.ingress = theirs()), all[2..]);
+    assert_eq!(exposed(both, |observed| observed.exposure.authority = Found::Foreign("x".into())), all[2..]);
+    assert_eq!(exposed(both, |observed| observed.exposure.service = Found::Foreign("x".into())), all[..2]);
+}
+
+#[test]
+fn the_preset_follows_from_the_class_unless_it_is_given() {
+    let of = |spec: &str, class: IngressClassFact| {
+        let wanted: IngressExposure = serde_saphyr::from_str(spec).unwrap();
+        let registry = fixture::team("{}");
+        let exposure = fixture::nothing(&fixture::names(&registry)).exposure;
+        front::preset(&wanted, &ObservedExposure { class, ..exposure })
+    };
+    let by = |name: &str| IngressClassFact::Controller(name.to_owned());
+    let derived = "{host: a.example.com}";
+    assert_eq!(of(derived, by("k8s.io/ingress-nginx")), IngressPreset::Nginx);
+    assert_eq!(of(derived, by("traefik.io/ingress-controller")), IngressPreset::Traefik);
+    assert_eq!(of(derived, by("haproxy.org/ingress-controller/haproxy")), IngressPreset::Haproxy);
+    assert_eq!(of(derived, by("example.com/other")), IngressPreset::None);
+    assert_eq!(of(derived, IngressClassFact::NoDefault(Vec::new())), IngressPreset::None);
+    let given = "{host: a.example.com, preset: haproxy}";
+    assert_eq!(of(given, by("k8s.io/ingress-nginx")), IngressPreset::Haproxy);
+    assert_eq!(of(given, IngressClassFact::Missing(Vec::new())), IngressPreset::Haproxy);
+}
+
 /// One folder a case: `registry.yaml` in, `objects.yaml` out. `WHARF_UPDATE_GOLDEN=1` writes the second anew; read the
 /// difference before you commit it.
 #[test]

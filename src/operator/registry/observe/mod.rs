@@ -1,6 +1,7 @@
 //! Reads what a pass over a Registry needs, from the caches where it can, from the API server where it must.
 //! It must never write, and never decide what a fact means.
 
+mod exposure;
 mod storage;
 
 use std::fmt::Debug;
@@ -20,11 +21,13 @@ use crate::api::{NodeRuntimeStatus, Registry, labels};
 use crate::operator::apply::Inventory;
 use crate::operator::authority::Authority;
 use crate::operator::call::{Action, CallError, Target, call, read};
+use crate::operator::front::Fronts;
 use crate::operator::metrics::Metrics;
 use crate::operator::view::{View, cached};
 use crate::operator::volume::{VolumeUse, Volumes};
 use crate::plan::Plan;
 
+pub use self::exposure::{IngressClassFact, ObservedExposure};
 pub use self::storage::{ClassTraits, FoundClaim, StorageClassFact, capacity, requested};
 
 /// An object of one of our names.
@@ -87,6 +90,8 @@ pub struct Observed {
     pub host: String,
     /// The revision of the node plan that a node needs to pull from this Registry; `None` while it has no entry.
     pub planned_since: Option<i64>,
+    /// The ways in from beyond the cluster.
+    pub exposure: ObservedExposure,
     /// All that this Registry owns.
     pub inventory: Inventory,
 }
@@ -101,6 +106,8 @@ pub struct Observer<'a> {
     pub plan: &'a Plan,
     /// What pods tell of their volumes.
     pub volumes: &'a Volumes,
+    /// What became of the proofs of fronts.
+    pub fronts: &'a Fronts,
     /// The authority.
     pub authority: &'a Authority,
     /// The metrics.
@@ -131,6 +138,7 @@ impl Observer<'_> {
             nodes: view.node_reports(),
             host: names.address(),
             planned_since: self.plan.needed_revision(&names.address(), self.authority.older_suffices()),
+            exposure: self.exposure(registry, names).await?,
             inventory: self.inventory(registry),
             service,
             deployment,
@@ -167,6 +175,25 @@ impl Observer<'_> {
             // The cache is behind, or the label was taken off.
             Found::Ours(_) => Ok(judged(read(self.metrics, target, api.get(name)).await?, registry)),
         }
+    }
+
+    /// An object that most Registries do not have: unless it is wanted, a cache without it is answer enough.
+    async fn owned_if<K>(
+        &self,
+        wanted: bool,
+        store: &Store<K>,
+        registry: &Registry,
+        name: &str,
+    ) -> Result<Found<K>, CallError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + k8s_openapi::Resource<Scope = OpenApiNamespaced>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + 'static,
+    {
+        if wanted { self.owned(store, registry, name).await } else { Ok(Found::Absent) }
     }
 
     async fn pods_unless_available(
@@ -234,6 +261,7 @@ impl Observer<'_> {
         add_owned(&mut inventory, &view.secrets, registry);
         add_owned(&mut inventory, &view.service_accounts, registry);
         add_owned(&mut inventory, &view.disruption_budgets, registry);
+        add_owned(&mut inventory, &view.ingresses, registry);
         inventory
     }
 }

@@ -1,0 +1,268 @@
+//! The fronts of Registries: what clients beyond the cluster meet first, an ingress controller, a Gateway or a load balancer.
+//! From time to time an upload is sent through each of them, and the passes find in memory what became of it. Nothing here
+//! may hold up a pass, send a credential to whom it has not verified, or leave anything behind in a registry.
+//!
+//! | in memory | who moves it | what a restart does |
+//! |---|---|---|
+//! | the verdict on a front | this loop: when its inputs change, soon after a failure, else every ten minutes | the status keeps its word until the next proof |
+
+pub mod probe;
+mod target;
+mod trust;
+pub mod verdict;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+use kube::runtime::reflector::ObjectRef;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::probe::{Inside, Probe};
+pub use self::target::{Front, Way, balanced, fronts, node_port};
+use self::trust::Trust;
+pub use self::verdict::Verdict;
+use super::call::{Action, CallError, Target, call};
+use super::context::Context;
+use super::registry::mint::{PASSWORD_KEY, USERNAME_KEY};
+use super::registry::names::Names;
+use super::view::cached;
+use crate::api::Registry;
+use crate::api::registry::ServiceType;
+
+/// How often to look whether a proof is due. Looking costs no request.
+const TICK: Duration = Duration::from_secs(3);
+/// How long a success stands, before jitter.
+const RENEWAL: Duration = Duration::from_secs(600);
+/// How soon after a first failure the next proof is tried; doubled with each further one.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// The longest time between two proofs of a front that fails.
+const LAST_RETRY: Duration = Duration::from_secs(120);
+/// How long one proof may take: two megabytes over a slow line.
+const PATIENCE: Duration = Duration::from_secs(45);
+/// How many proofs run at once.
+const CONCURRENCY: usize = 4;
+/// How many nodes are looked at to find one that is ready.
+const NODES: u32 = 50;
+
+/// What is known of a front.
+#[derive(Clone, Debug)]
+struct Proof {
+    front: Front,
+    verdict: Verdict,
+    failures: u32,
+    due: Instant,
+}
+
+/// The last verdicts, by the UID of the Registry. Cloning shares them.
+#[derive(Clone, Default)]
+pub struct Fronts(Arc<Mutex<HashMap<(String, Way), Proof>>>);
+
+impl Fronts {
+    /// The last verdict on one of a Registry's fronts, as it is now.
+    #[must_use]
+    pub fn verdict(&self, registry: &Registry, front: &Front) -> Option<Verdict> {
+        let key = (registry.metadata.uid.clone()?, front.way);
+        self.lock().get(&key).filter(|proof| proof.front == *front).map(|proof| proof.verdict.clone())
+    }
+
+    /// Whether a front is to be proven: never done, done for another one, or too long ago.
+    fn is_due(&self, uid: &str, front: &Front, now: Instant) -> bool {
+        let known = self.lock();
+        known.get(&(uid.to_owned(), front.way)).is_none_or(|proof| proof.front != *front || proof.due <= now)
+    }
+
+    /// Notes a verdict; whether it differs from the one before. `chance` is between 0 and 1.
+    fn note(&self, uid: &str, front: Front, verdict: Verdict, now: Instant, chance: f64) -> bool {
+        let mut known = self.lock();
+        let key = (uid.to_owned(), front.way);
+        let before = known.get(&key);
+        let differs = before.is_none_or(|proof| proof.verdict != verdict);
+        let failures = match before {
+            _ if verdict.is_proven() => 0,
+            Some(proof) if proof.front == front => proof.failures.saturating_add(1),
+            _ => 1,
+        };
+        let due = now + pause(failures).mul_f64(0.8 + 0.4 * chance);
+        known.insert(key, Proof { front, verdict, failures, due });
+        differs
+    }
+
+    /// Forgets the fronts that are gone.
+    fn keep_only(&self, wanted: &BTreeSet<(String, Way)>) {
+        self.lock().retain(|key, _| wanted.contains(key));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, Way), Proof>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long after a proof the next one is due.
+fn pause(failures: u32) -> Duration {
+    match failures {
+        0 => RENEWAL,
+        more => FIRST_RETRY.saturating_mul(1 << (more - 1).min(10)).min(LAST_RETRY),
+    }
+}
+
+/// Proves fronts until it is dropped. `changed` gets the Registries whose verdict became another one.
+pub async fn run(context: &Context, changed: impl Fn(Vec<ObjectRef<Registry>>)) {
+    loop {
+        let guard = context.metrics.start_pass("front");
+        match round(context).await {
+            Ok(keys) => {
+                guard.end(super::metrics::PassOutcome::Completed);
+                changed(keys);
+            }
+            Err(error) => {
+                guard.end(super::metrics::PassOutcome::Failed);
+                tracing::warn!(%error, "fronts could not be proven; it is tried again");
+            }
+        }
+        sleep(TICK).await;
+    }
+}
+
+/// A front that is due, and all that its proof needs.
+struct Job {
+    registry: Registry,
+    uid: String,
+    front: Front,
+    authorization: String,
+    inside: Inside,
+}
+
+/// Proves every front that is due.
+async fn round(context: &Context) -> Result<Vec<ObjectRef<Registry>>, CallError> {
+    let jobs = due(context, Instant::now());
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let trust = Trust::read(context).await?;
+    let nodes = if jobs.iter().any(|job| is_node_port(&job.registry, job.front.way)) {
+        node_addresses(context).await?
+    } else {
+        Vec::new()
+    };
+    let (trust, nodes) = (&trust, &nodes);
+    let keys = futures::stream::iter(jobs)
+        .map(async |job| {
+            let mut reachable = job.front.clone();
+            if is_node_port(&job.registry, job.front.way) {
+                reachable.addresses.clone_from(nodes);
+            }
+            let probe = Probe { front: &reachable, authorization: &job.authorization, inside: &job.inside, trust };
+            let verdict =
+                timeout(PATIENCE, probe.prove()).await.unwrap_or_else(|_| Verdict::too_slow(&reachable, PATIENCE));
+            context.metrics.count_proof(verdict.reason);
+            if !verdict.is_proven() {
+                let registry = ObjectRef::from_obj(&job.registry);
+                tracing::info!(%registry, reason = verdict.reason, message = verdict.message, "a front was not proven");
+            }
+            let differs = context.fronts.note(&job.uid, job.front, verdict, Instant::now(), rand::random());
+            differs.then(|| ObjectRef::from_obj(&job.registry))
+        })
+        .buffer_unordered(CONCURRENCY)
+        .filter_map(async |changed| changed)
+        .collect()
+        .await;
+    Ok(keys)
+}
+
+/// The fronts whose proof is due, of Registries that serve. Forgets those that are no longer wanted.
+fn due(context: &Context, now: Instant) -> Vec<Job> {
+    let (mut jobs, mut wanted) = (Vec::new(), BTreeSet::new());
+    for registry in context.view.live_registries().into_iter().filter(|registry| registry.spec.expose.is_some()) {
+        let uid = registry.metadata.uid.clone().unwrap_or_default();
+        let names = Names::new(registry.namespace().unwrap_or_default(), registry.name_any());
+        let fronts = target::fronts(&registry, &names, &context.view);
+        wanted.extend(fronts.iter().map(|front| (uid.clone(), front.way)));
+        let due: Vec<Front> = fronts.into_iter().filter(|front| context.fronts.is_due(&uid, front, now)).collect();
+        if due.is_empty() {
+            continue;
+        }
+        // One that does not serve cannot be reached by any front: the condition Available tells of it.
+        let Some((authorization, inside)) = serving(context, &registry, &names) else { continue };
+        jobs.extend(due.into_iter().map(|front| Job {
+            registry: registry.clone(),
+            uid: uid.clone(),
+            front,
+            authorization: authorization.clone(),
+            inside: inside.clone(),
+        }));
+    }
+    context.fronts.keep_only(&wanted);
+    jobs
+}
+
+/// The credential and the inner address of a Registry that serves.
+fn serving(context: &Context, registry: &Registry, names: &Names) -> Option<(String, Inside)> {
+    if registry.spec.suspend {
+        return None;
+    }
+    let view = &context.view;
+    let deployment = cached(&view.deployments, names.namespace(), &names.deployment())?;
+    deployment.status.as_ref()?.available_replicas.filter(|available| *available > 0)?;
+    let service = cached(&view.services, names.namespace(), names.service())?;
+    let address = service.spec.as_ref()?.cluster_ip.as_ref()?.parse().ok()?;
+    let secret = cached(&view.secrets, names.namespace(), &names.credentials())?;
+    let text = |key: &str| String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok();
+    let authorization = probe::basic(&text(USERNAME_KEY)?, &text(PASSWORD_KEY)?);
+    Some((authorization, Inside { address, name: names.address() }))
+}
+
+fn is_node_port(registry: &Registry, way: Way) -> bool {
+    let service = registry.spec.expose.as_ref().and_then(|expose| expose.service.as_ref());
+    way == Way::Service && service.is_some_and(|service| service.service_type == ServiceType::NodePort)
+}
+
+/// Addresses of nodes that are ready.
+async fn node_addresses(context: &Context) -> Result<Vec<String>, CallError> {
+    let api = Api::<Node>::all(context.client.clone());
+    let parameters = ListParams::default().limit(NODES);
+    let nodes = call(&context.metrics, Action::List, Target::new("nodes", "", ""), api.list(&parameters)).await?;
+    Ok(target::addresses_of(&nodes.items))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::reason;
+
+    fn front(host: &str) -> Front {
+        Front { way: Way::Ingress, host: host.into(), port: 443, addresses: Vec::new(), content: String::new() }
+    }
+
+    fn failure() -> Verdict {
+        Verdict { reason: reason::NOT_ROUTED, message: "404".into() }
+    }
+
+    #[test]
+    fn a_proof_is_due_when_its_inputs_change_and_after_its_pause() {
+        let (fronts, now) = (Fronts::default(), Instant::now());
+        let due_after = |seconds: u64, host: &str| fronts.is_due("1", &front(host), now + Duration::from_secs(seconds));
+        assert!(due_after(0, "a"));
+        assert!(fronts.note("1", front("a"), Verdict::proven(), now, 0.5));
+        assert!(!due_after(599, "a") && due_after(600, "a") && due_after(0, "b"));
+        assert!(!fronts.note("1", front("a"), Verdict::proven(), now, 0.5), "nothing new");
+        // A failure is looked at again soon, then more and more seldom.
+        assert!(fronts.note("1", front("a"), failure(), now, 0.5));
+        assert!(!due_after(4, "a") && due_after(5, "a"));
+        assert!(!fronts.note("1", front("a"), failure(), now, 0.5));
+        assert!(!due_after(9, "a") && due_after(10, "a"));
+        for _ in 0..40 {
+            fronts.note("1", front("a"), failure(), now, 0.5);
+        }
+        assert!(!due_after(119, "a") && due_after(120, "a"));
+        // Another front begins anew.
+        fronts.note("1", front("b"), failure(), now, 0.5);
+        assert!(due_after(5, "b"));
+        fronts.keep_only(&BTreeSet::new());
+        assert!(due_after(0, "b"));
+    }
+}
