@@ -15,6 +15,7 @@ mod calls;
 mod contest;
 mod crash;
 mod edits;
+mod exposure;
 mod leaders;
 mod policy;
 mod reasons;

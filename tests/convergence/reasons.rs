@@ -343,7 +343,7 @@ async fn c7_every_reason_comes_about_and_heals() {
 }
 
 /// Reasons that no condition of a Registry carries, or that this suite cannot bring about, and a test that shows them.
-const SHOWN_ELSEWHERE: [(&str, &str, &str); 15] = [
+const SHOWN_ELSEWHERE: [(&str, &str, &str); 24] = [
     ("Pending", "src/api/condition.rs", "PENDING"),
     ("Configured", "src/agent/pass/tests.rs", "CONFIGURED"),
     ("Exceptions", "src/agent/pass/tests.rs", "EXCEPTIONS"),
@@ -358,6 +358,15 @@ const SHOWN_ELSEWHERE: [(&str, &str, &str); 15] = [
     ("ClaimAdopted", "tests/convergence/reasons.rs", "ClaimAdopted"),
     ("CertificateIssued", "tests/convergence/reasons.rs", "CertificateIssued"),
     ("Contested", "tests/convergence/contest.rs", "Contested"),
+    ("Proven", "src/operator/registry/status/tests.rs", "True/Proven"),
+    ("IngressClassMissing", "src/operator/registry/status/tests.rs", "False/IngressClassMissing"),
+    ("HostTaken", "tests/convergence/exposure.rs", "False/HostTaken"),
+    ("AddressPending", "src/operator/registry/status/tests.rs", "False/AddressPending"),
+    ("FrontUnreachable", "src/operator/front/probe/tests.rs", "FrontUnreachable"),
+    ("CertificateNotTrusted", "src/operator/front/probe/tests.rs", "CertificateNotTrusted"),
+    ("NotRouted", "src/operator/front/probe/tests.rs", "NotRouted"),
+    ("BackendUnreachable", "src/operator/front/probe/tests.rs", "BackendUnreachable"),
+    ("UploadRefused", "src/operator/front/probe/tests.rs", "UploadRefused"),
     ("Malformed", "tests/cluster/troubles.rs", "True/Malformed"),
 ];
 

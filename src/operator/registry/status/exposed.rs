@@ -33,8 +33,9 @@ pub(super) fn finding(outcome: &Outcome<'_>) -> Option<Finding> {
     let ingress = expose.ingress.as_ref().map(|wanted| by_ingress(outcome, wanted));
     let service = expose.service.as_ref().map(|wanted| by_service(outcome, wanted));
     let ways: Vec<Finding> = [ingress, service].into_iter().flatten().collect();
-    if let Some(way) = ways.iter().find(|way| way.status == Status::False) {
-        return Some(way.clone());
+    let failing: Vec<&Finding> = ways.iter().filter(|way| way.status == Status::False).collect();
+    if let Some(first) = failing.first() {
+        return Some(no(first.reason, all_of(failing.iter().copied())));
     }
     if let Some(way) = ways.iter().find(|way| way.status == Status::Unknown) {
         return Some(kept(outcome).unwrap_or_else(|| way.clone()));
@@ -43,8 +44,12 @@ pub(super) fn finding(outcome: &Outcome<'_>) -> Option<Finding> {
         let message = "spec.expose.gateway is not acted on by this version of Wharf; expose by ingress or service";
         return Some(Finding::new(EXPOSED, Status::Unknown, reason::PROGRESSING, message));
     }
-    let messages: Vec<&str> = ways.iter().map(|way| way.message.as_str()).collect();
-    Some(Finding::new(EXPOSED, Status::True, reason::PROVEN, messages.join("; ")))
+    Some(Finding::new(EXPOSED, Status::True, reason::PROVEN, all_of(&ways)))
+}
+
+/// What is to be said of several ways in.
+fn all_of<'a>(ways: impl IntoIterator<Item = &'a Finding>) -> String {
+    ways.into_iter().map(|way| way.message.as_str()).collect::<Vec<_>>().join("; ")
 }
 
 /// The addresses by which clients beyond the cluster call.
