@@ -32,6 +32,7 @@ test-cluster: ## End to end on the real cluster.
 
 test-long: test ## Every test, and the long versions of those that walk or look at each moment: many more seeds and moments.
 	WHARF_TEST_LONG=1 cargo test --quiet --release --test convergence
+	WHARF_TEST_LONG=1 cargo test --quiet --release --test conformance -- --ignored
 
 bench: ## Measure the operator and the agent on the real cluster.
 	@dev/bench

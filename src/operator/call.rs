@@ -110,6 +110,8 @@ impl CallError {
             Some(409) => Class::Conflict,
             // Each JSON patch of ours begins with a test of what was read; the API server answers 422 when it fails.
             Some(422) if self.action == Action::Patch => Class::Conflict,
+            // An apply that names an object by its UID, and another one has its name by now.
+            Some(422) if self.is_about_identity() => Class::Conflict,
             Some(400 | 403 | 405 | 413 | 422) => Class::Refused,
             _ => Class::Retry,
         }
@@ -119,6 +121,17 @@ impl CallError {
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.status_code() == Some(404)
+    }
+
+    fn is_about_identity(&self) -> bool {
+        let Cause::Client(error) = &self.cause else {
+            return false;
+        };
+        let kube::Error::Api(status) = error.as_ref() else {
+            return false;
+        };
+        let causes = status.details.as_ref().map(|details| details.causes.as_slice());
+        causes.is_some_and(|causes| causes.iter().any(|cause| cause.field == "metadata.uid"))
     }
 
     fn status_code(&self) -> Option<u16> {
@@ -191,5 +204,25 @@ pub async fn read<T>(
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_for_the_identity_is_a_conflict() {
+        for (field, class) in [("metadata.uid", Class::Conflict), ("spec.selector", Class::Refused)] {
+            let causes = json!([{"reason": "FieldValueInvalid", "message": "field is immutable", "field": field}]);
+            let status = json!({"status": "Failure", "message": "invalid", "reason": "Invalid", "code": 422,
+                "details": {"causes": causes}});
+            let cause = kube::Error::Api(serde_json::from_value(status).unwrap());
+            let target = Target::new("Service", "platform", "team");
+            let error = CallError { action: Action::Apply, target, cause: Cause::Client(Box::new(cause)) };
+            assert_eq!(error.class(), class, "{field}");
+        }
     }
 }

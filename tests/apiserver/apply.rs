@@ -48,7 +48,7 @@ async fn apply_refuses_another_identity_and_unknown_fields() {
     assert!(refusal(apply(&api, "m", true, with("uid", "other")).await).is_conflict());
     let made = apply(&api, "m", true, with("uid", "")).await;
     assert!(made.is_ok());
-    assert!(refusal(apply(&api, "m", true, with("uid", "other")).await).is_conflict());
+    assert!(refusal(apply(&api, "m", true, with("uid", "other")).await).is_invalid());
     assert!(refusal(apply(&api, "m", true, with("resourceVersion", "1")).await).is_conflict());
     let mut typo = apply_map(&json!({}));
     typo["dota"] = json!({"x": "1"});

@@ -102,6 +102,12 @@ impl Call {
                 let write = Write { key: (key.0.clone(), key.1.clone(), name), ..write };
                 store.create(&write, object, None).map(|made| (201, self.render(made)))
             }
+            // An update makes a Service that is not there, unlike an object of most other kinds.
+            "update" if kind.plural == "services" && live().is_none() => {
+                let mut object = self.object(kind)?;
+                set(&mut object["metadata"], "resourceVersion", Value::Null);
+                store.create(&write, object, None).map(|made| (201, self.render(made)))
+            }
             "update" => {
                 let (before, object) = (found()?, self.object(kind)?);
                 let unconditional = object["metadata"]["resourceVersion"].as_str().is_none_or(str::is_empty);
@@ -119,6 +125,7 @@ impl Call {
                 let before = found()?;
                 let object = self.patched(&before)?;
                 self.check_names(&object)?;
+                self.check_identity(kind, &before, &object)?;
                 store.update(&write, &before, object, None).map(|after| (200, self.render(after)))
             }
             "delete" => {
@@ -164,6 +171,15 @@ impl Call {
             return Err(refuse(400, "BadRequest", message));
         }
         Ok(())
+    }
+
+    /// Who patches an object of another identity is told that it is invalid, who replaces one that there is a conflict.
+    fn check_identity(&self, kind: &Kind, before: &Value, object: &Value) -> Result<(), Refusal> {
+        if object["metadata"]["uid"] == before["metadata"]["uid"] {
+            return Ok(());
+        }
+        let why = "Invalid value: field is immutable";
+        Err(invalid(kind, &self.name, "metadata.uid", "FieldValueInvalid", why))
     }
 
     fn patched(&self, before: &Value) -> Result<Value, Refusal> {
@@ -213,13 +229,20 @@ impl Call {
             object["metadata"][field] = json!(wanted);
         }
         match live {
-            Some(before) => store.update(write, &before, object, Some(owned)).map(|after| (200, self.render(after))),
+            Some(before) => {
+                self.check_identity(kind, &before, &object)?;
+                store.update(write, &before, object, Some(owned)).map(|after| (200, self.render(after)))
+            }
             None if !self.subresource.is_empty() => Err(not_found(kind, &self.name)),
-            None if identity != ["", ""] => {
+            None if !identity[0].is_empty() => {
                 let why = "uid mismatch: the provided object specified one, and no existing object was found";
                 Err(conflict(kind, &self.name, why))
             }
-            None => store.create(write, object, Some(owned)).map(|made| (201, self.render(made))),
+            None => {
+                // A version alone does not keep an apply from making the object anew.
+                set(&mut object["metadata"], "resourceVersion", Value::Null);
+                store.create(write, object, Some(owned)).map(|made| (201, self.render(made)))
+            }
         }
     }
 

@@ -212,7 +212,12 @@ fn display(path: &[String]) -> String {
     path.iter()
         .map(|step| match step.split_at(2) {
             ("f:", name) => format!(".{name}"),
-            (_, item) => format!("[{item}]"),
+            ("k:", keys) => {
+                let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
+                let keys: Vec<String> = keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                format!("[{}]", keys.join(","))
+            }
+            (_, item) => format!("[={item}]"),
         })
         .collect()
 }

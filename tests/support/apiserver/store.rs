@@ -150,7 +150,15 @@ impl Store {
             object["spec"]["clusterIPs"] = json!([object["spec"]["clusterIP"]]);
         }
         admit(kind, None, &mut object)?;
-        let owned = owned.unwrap_or_else(|| ownership::update(kind, &Value::Null, &object, write.manager.clone()));
+        let owned = owned.unwrap_or_else(|| {
+            // What the server gave a Service by itself is nobody's.
+            let mut theirs = object.clone();
+            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                set(&mut theirs["spec"], field, Value::Null);
+            }
+            let theirs = if kind.plural == "services" { &theirs } else { &object };
+            ownership::update(kind, &Value::Null, theirs, write.manager.clone())
+        });
         ownership::write(kind, &mut object, &owned);
         Ok(self.commit(kind, &key, object, write.dry_run))
     }
