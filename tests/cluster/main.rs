@@ -21,6 +21,7 @@
 mod administration;
 mod audit;
 mod certificates;
+mod documents;
 mod images;
 mod nodes;
 mod processes;
