@@ -49,7 +49,7 @@ start_apiserver() {
     --service-account-key-file "$pki/sa.pub" --service-account-signing-key-file "$pki/sa.key" \
     --service-cluster-ip-range "$service_range" \
     --audit-policy-file "$state/audit-policy.yaml" --audit-log-path "$state/logs/audit.log" \
-    --audit-log-maxsize 100 --audit-log-maxbackup 1 \
+    --audit-log-maxsize 100 --audit-log-maxbackup 9 \
     --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction
 }
 

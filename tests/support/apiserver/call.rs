@@ -25,7 +25,7 @@ pub(super) struct Call {
     pub(super) body: Value,
     content_type: String,
     /// Whether only the metadata is asked for.
-    metadata_only: bool,
+    pub(super) metadata_only: bool,
 }
 
 impl Call {

@@ -72,6 +72,8 @@ pub struct RecordedRequest {
     pub namespace: String,
     pub name: String,
     pub body: Value,
+    /// Whether only the object's metadata was asked for.
+    pub metadata_only: bool,
     /// Whether it changed what is stored.
     pub wrote: bool,
     /// The code of the answer; `None` if the client got none.
@@ -390,6 +392,7 @@ impl Server {
             namespace: call.namespace.clone(),
             name: call.name.clone(),
             body: call.body.clone(),
+            metadata_only: call.metadata_only,
             wrote: false,
             outcome: None,
         };

@@ -1,0 +1,71 @@
+//! The operator's requests to the in-process API server, and what a right to read Secrets is used for.
+
+use serde_json::json;
+
+use crate::apiserver::{RecordedRequest, Server};
+use crate::rules::{Request, rendered, without_right};
+use crate::world::{cluster, run_until_quiet};
+
+fn as_roles_see_it(request: &RecordedRequest) -> Vec<Request> {
+    let (plural, group) = request.resource.split_once('.').unwrap_or((&request.resource, ""));
+    let part = if request.subresource.is_empty() { String::new() } else { format!("/{}", request.subresource) };
+    let seen = |verb: &str, name: &str| Request {
+        account: "wharf-operator".to_owned(),
+        verb: verb.to_owned(),
+        group: group.to_owned(),
+        resource: format!("{plural}{part}"),
+        namespace: request.namespace.clone(),
+        name: name.to_owned(),
+    };
+    let mut all = vec![seen(request.verb, &request.name)];
+    // An apply that makes the object needs both rights.
+    if request.verb == "patch" && request.outcome == Some(201) {
+        all.push(seen("create", ""));
+    }
+    all
+}
+
+fn requests(server: &Server) -> Vec<Request> {
+    server.requests().iter().flat_map(as_roles_see_it).collect()
+}
+
+#[tokio::test]
+async fn the_rendered_rules_allow_a_whole_life_of_a_registry() {
+    let mut all = Vec::new();
+    for spec in [
+        json!({"storage": {"deletionPolicy": "Delete"}}),
+        json!({"replicas": 3, "storage": {"s3": {"bucket": "images"}}, "podTemplate": {"priorityClassName": "high"}}),
+        json!({"expose": {"service": {"type": "NodePort"}}, "caBundle": {"namespaceSelector": {}}}),
+    ] {
+        let server = cluster(&spec);
+        let connection = server.connect();
+        run_until_quiet(&server, &connection).await;
+        server.set("Registry", "platform", "team", |registry| registry["spec"]["suspend"] = json!(true));
+        run_until_quiet(&server, &connection).await;
+        server.remove("Registry", "platform", "team");
+        run_until_quiet(&server, &connection).await;
+        all.extend(requests(&server));
+    }
+    assert!(all.iter().any(|request| request.verb == "delete"), "{all:#?}");
+    let unexpected = without_right(&all, &rendered());
+    assert!(unexpected.is_empty(), "the rendered rules do not allow: {unexpected:#?}");
+}
+
+/// A Secret that only bears one of Wharf's names is looked at by its metadata: what it holds is not asked for.
+#[tokio::test]
+async fn what_somebody_elses_secret_holds_is_not_read() {
+    let server = cluster(&json!({}));
+    for name in ["team-pull", "team-registry", "team-registry-tls", "team-registry-credentials"] {
+        server.add(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "platform"},
+            "data": {"password": "c2VjcmV0"}}));
+    }
+    run_until_quiet(&server, &server.connect()).await;
+    let asked: Vec<_> = server
+        .requests()
+        .into_iter()
+        .filter(|request| request.resource == "secrets" && request.namespace == "platform")
+        .collect();
+    assert!(asked.iter().any(|request| request.name == "team-pull"), "{asked:#?}");
+    let read: Vec<_> = asked.iter().filter(|request| !request.metadata_only).collect();
+    assert!(read.is_empty(), "{read:#?}");
+}

@@ -1,0 +1,40 @@
+//! The rendered RBAC rules against the requests that Wharf makes, both ways: each request has a right, and each right was
+//! needed by a request. The in-process API server has the operator's requests under all its suites' circumstances; the real
+//! cluster's audit log has every request of operator and agents while the end-to-end tests ran.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test ends by panicking"
+)]
+
+#[path = "../support/apiserver/mod.rs"]
+mod apiserver;
+mod audit;
+mod in_process;
+mod rules;
+#[allow(dead_code, reason = "other suites use more of it")]
+#[path = "../convergence/world.rs"]
+mod world;
+
+use rules::{rendered, without_request, without_right};
+
+/// Rights that no test can make use of, and why they are needed all the same.
+const NOT_TRIED: [(&str, &str); 0] = [];
+
+#[test]
+#[ignore = "needs cluster, after all of its tests"]
+fn every_request_has_a_right_and_every_right_a_request() {
+    let log = audit::read();
+    let rights = rendered();
+    assert!(log.refused.is_empty(), "Wharf asked for what it has no right to: {:#?}", log.refused);
+    let requests = log.requests;
+    let unexpected = without_right(&requests, &rights);
+    assert!(unexpected.is_empty(), "allowed by something else than Wharf's rendered rules: {unexpected:#?}");
+    let mut unused = without_request(&requests, &rights);
+    for (right, reason) in NOT_TRIED {
+        assert!(unused.remove(right), "{right} is used after all, so it needs no excuse ({reason})");
+    }
+    assert!(unused.is_empty(), "no test needed these rights; take them away, or say in NOT_TRIED why not: {unused:#?}");
+}
