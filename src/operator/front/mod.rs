@@ -12,6 +12,7 @@ mod trust;
 pub mod verdict;
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,14 +23,14 @@ use kube::api::{Api, ListParams};
 use kube::runtime::reflector::ObjectRef;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::probe::{Inside, Probe};
+use self::probe::{Inside, Outcome, Probe};
 pub use self::target::{Front, Way, balanced, fronts, node_port};
 use self::trust::Trust;
 pub use self::verdict::Verdict;
 use super::call::{Action, CallError, Target, call};
 use super::context::Context;
 use super::registry::mint::{PASSWORD_KEY, USERNAME_KEY};
-use super::registry::names::Names;
+use super::registry::names::{Names, SERVICE_PORT};
 use super::view::cached;
 use crate::api::Registry;
 use crate::api::registry::ServiceType;
@@ -42,6 +43,9 @@ const RENEWAL: Duration = Duration::from_secs(600);
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// The longest time between two proofs of a front that fails.
 const LAST_RETRY: Duration = Duration::from_secs(120);
+/// How long after a proof that may have left two megabytes the next one is, so that a week of them, after which the engine purges
+/// them, stays small.
+const COSTLY_RETRY: Duration = Duration::from_secs(3600);
 /// How long one proof may take: two megabytes over a slow line.
 const PATIENCE: Duration = Duration::from_secs(45);
 /// How many proofs run at once.
@@ -77,7 +81,8 @@ impl Fronts {
     }
 
     /// Notes a verdict; whether it differs from the one before. `chance` is between 0 and 1.
-    fn note(&self, uid: &str, front: Front, verdict: Verdict, now: Instant, chance: f64) -> bool {
+    fn note(&self, uid: &str, front: Front, outcome: Outcome, now: Instant, chance: f64) -> bool {
+        let Outcome { verdict, left_behind } = outcome;
         let mut known = self.lock();
         let key = (uid.to_owned(), front.way);
         let before = known.get(&key);
@@ -87,7 +92,8 @@ impl Fronts {
             Some(proof) if proof.front == front => proof.failures.saturating_add(1),
             _ => 1,
         };
-        let due = now + pause(failures).mul_f64(0.8 + 0.4 * chance);
+        let least = if left_behind { COSTLY_RETRY } else { Duration::ZERO };
+        let due = now + pause(failures).max(least).mul_f64(0.8 + 0.4 * chance);
         known.insert(key, Proof { front, verdict, failures, due });
         differs
     }
@@ -157,14 +163,15 @@ async fn round(context: &Context) -> Result<Vec<ObjectRef<Registry>>, CallError>
                 reachable.addresses.clone_from(nodes);
             }
             let probe = Probe { front: &reachable, authorization: &job.authorization, inside: &job.inside, trust };
-            let verdict =
-                timeout(PATIENCE, probe.prove()).await.unwrap_or_else(|_| Verdict::too_slow(&reachable, PATIENCE));
+            let given_up = |_| Outcome { verdict: Verdict::too_slow(&reachable, PATIENCE), left_behind: true };
+            let outcome = timeout(PATIENCE, probe.prove()).await.unwrap_or_else(given_up);
+            let verdict = &outcome.verdict;
             context.metrics.count_proof(verdict.reason);
             if !verdict.is_proven() {
                 let registry = ObjectRef::from_obj(&job.registry);
                 tracing::info!(%registry, reason = verdict.reason, message = verdict.message, "a front was not proven");
             }
-            let differs = context.fronts.note(&job.uid, job.front, verdict, Instant::now(), rand::random());
+            let differs = context.fronts.note(&job.uid, job.front, outcome, Instant::now(), rand::random());
             differs.then(|| ObjectRef::from_obj(&job.registry))
         })
         .buffer_unordered(CONCURRENCY)
@@ -210,6 +217,7 @@ fn serving(context: &Context, registry: &Registry, names: &Names) -> Option<(Str
     deployment.status.as_ref()?.available_replicas.filter(|available| *available > 0)?;
     let service = cached(&view.services, names.namespace(), names.service())?;
     let address = service.spec.as_ref()?.cluster_ip.as_ref()?.parse().ok()?;
+    let address = SocketAddr::new(address, u16::try_from(SERVICE_PORT).ok()?);
     let secret = cached(&view.secrets, names.namespace(), &names.credentials())?;
     let text = |key: &str| String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok();
     let authorization = probe::basic(&text(USERNAME_KEY)?, &text(PASSWORD_KEY)?);
@@ -247,9 +255,11 @@ mod tests {
         let (fronts, now) = (Fronts::default(), Instant::now());
         let due_after = |seconds: u64, host: &str| fronts.is_due("1", &front(host), now + Duration::from_secs(seconds));
         assert!(due_after(0, "a"));
-        assert!(fronts.note("1", front("a"), Verdict::proven(), now, 0.5));
+        let clean = |verdict| Outcome { verdict, left_behind: false };
+        let (proven, failure) = (|| clean(Verdict::proven()), || clean(failure()));
+        assert!(fronts.note("1", front("a"), proven(), now, 0.5));
         assert!(!due_after(599, "a") && due_after(600, "a") && due_after(0, "b"));
-        assert!(!fronts.note("1", front("a"), Verdict::proven(), now, 0.5), "nothing new");
+        assert!(!fronts.note("1", front("a"), proven(), now, 0.5), "nothing new");
         // A failure is looked at again soon, then more and more seldom.
         assert!(fronts.note("1", front("a"), failure(), now, 0.5));
         assert!(!due_after(4, "a") && due_after(5, "a"));
@@ -262,6 +272,9 @@ mod tests {
         // Another front begins anew.
         fronts.note("1", front("b"), failure(), now, 0.5);
         assert!(due_after(5, "b"));
+        // What leaves something in the volume is tried seldom.
+        fronts.note("1", front("b"), Outcome { left_behind: true, ..failure() }, now, 0.5);
+        assert!(!due_after(3599, "b") && due_after(3600, "b"));
         fronts.keep_only(&BTreeSet::new());
         assert!(due_after(0, "b"));
     }

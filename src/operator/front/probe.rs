@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,6 @@ use tokio_rustls::rustls::{self, ClientConfig};
 use super::target::{Front, Way};
 use super::trust::Trust;
 use super::verdict::{Failure, Step, Verdict};
-use crate::operator::registry::names::SERVICE_PORT;
 
 /// How long a connection may take to come about, TLS included.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -50,8 +49,8 @@ const REPEATED: usize = 120;
 /// The address of a registry inside the cluster.
 #[derive(Clone, Debug)]
 pub struct Inside {
-    /// The cluster address of its Service.
-    pub address: IpAddr,
+    /// The cluster address of its Service, and the port.
+    pub address: SocketAddr,
     /// The name that its certificate has.
     pub name: String,
 }
@@ -61,6 +60,15 @@ pub struct Inside {
 pub fn basic(user: &str, password: &str) -> String {
     let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
     format!("Basic {pair}")
+}
+
+/// What a proof came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What it says of the front.
+    pub verdict: Verdict,
+    /// Whether a part of the upload may have stayed in the registry.
+    pub left_behind: bool,
 }
 
 /// One proof.
@@ -77,14 +85,16 @@ pub struct Probe<'a> {
 
 impl Probe<'_> {
     /// Looks, uploads, and gives the upload up.
-    pub async fn prove(&self) -> Verdict {
-        match self.attempt().await {
+    pub async fn prove(&self) -> Outcome {
+        let mut left_behind = false;
+        let verdict = match self.attempt(&mut left_behind).await {
             Ok(()) => Verdict::proven(),
             Err(failure) => Verdict::of(self.front, &failure),
-        }
+        };
+        Outcome { verdict, left_behind }
     }
 
-    async fn attempt(&self) -> Result<(), Failure> {
+    async fn attempt(&self, left_behind: &mut bool) -> Result<(), Failure> {
         let answer = self.send(Step::Look, Method::HEAD, "/v2/", None).await?;
         if answer.status.as_u16() != 200 || !answer.headers.contains_key(REGISTRY) {
             return Err(unexpected(Step::Look, &answer));
@@ -98,16 +108,20 @@ impl Probe<'_> {
             Some(path) => self.upload(&path).await,
             None => Err(Failure::SentElsewhere(shown(&location))),
         };
-        self.cancel(&location).await;
-        outcome
+        // The engine takes only the newest address, which says how much has arrived. After an upload that broke off nobody
+        // knows it; the first address is right if nothing did.
+        let newest = outcome.as_ref().ok().cloned().flatten().unwrap_or(location);
+        *left_behind = !self.cancel(&newest).await;
+        outcome.map(|_| ())
     }
 
-    async fn upload(&self, path: &str) -> Result<(), Failure> {
+    /// Where the upload would go on.
+    async fn upload(&self, path: &str) -> Result<Option<String>, Failure> {
         let answer = self.send(Step::Upload, Method::PATCH, path, Some(UPLOAD)).await?;
         if !matches!(answer.status.as_u16(), 202 | 204) {
             return Err(unexpected(Step::Upload, &answer));
         }
-        Ok(())
+        Ok(text(&answer.headers, LOCATION))
     }
 
     /// One request on a connection of its own, so that no step depends on how the one before ended.
@@ -142,29 +156,29 @@ impl Probe<'_> {
         Err(failure)
     }
 
-    /// Gives the upload up, inside the cluster.
-    async fn cancel(&self, location: &str) {
+    /// Gives the upload up, inside the cluster; whether nothing of it is left.
+    async fn cancel(&self, location: &str) -> bool {
         let cancellation = async {
             let path = location.parse::<Uri>().map_err(|error| error.to_string())?.path_and_query().cloned();
             let path = path.ok_or("no path")?;
             let request = request(&Method::DELETE, path.as_str(), &self.inside.name, self.authorization, None)
                 .ok_or("the request cannot be written")?;
-            let port = u16::try_from(SERVICE_PORT).map_err(|error| error.to_string())?;
-            let address = SocketAddr::new(self.inside.address, port);
-            let stream =
-                secured(address, &self.inside.name, &self.trust.own).await.map_err(|cause| format!("{cause:?}"))?;
+            let stream = secured(self.inside.address, &self.inside.name, &self.trust.own)
+                .await
+                .map_err(|cause| format!("{cause:?}"))?;
             let answer = exchange(stream, request).await?;
             if answer.status.is_success() { Ok(()) } else { Err(answer.status.to_string()) }
         };
         let ended: Result<(), String> =
             timeout(CANCEL_PATIENCE, cancellation).await.unwrap_or_else(|_| Err("no answer".to_owned()));
-        if let Err(cause) = ended {
+        if let Err(cause) = &ended {
             tracing::warn!(
                 registry = self.inside.name,
                 cause,
                 "the upload of a proof could not be given up; it is purged later"
             );
         }
+        ended.is_ok()
     }
 }
 

@@ -119,9 +119,9 @@ async fn verdict_at(address: SocketAddr, trusted: &str, log: &Mutex<Vec<String>>
     };
     let trust = Trust::new(trusted, "");
     // Nobody answers inside: giving the upload up fails, and changes no verdict.
-    let inside = Inside { address: "127.0.0.3".parse().unwrap(), name: "team.platform.svc".into() };
+    let inside = Inside { address: "127.0.0.3:443".parse().unwrap(), name: "team.platform.svc".into() };
     let probe = Probe { front: &front, authorization: CREDENTIAL, inside: &inside, trust: &trust };
-    let verdict = probe.prove().await;
+    let verdict = probe.prove().await.verdict;
     (verdict, log.lock().unwrap().clone())
 }
 
@@ -221,4 +221,35 @@ fn an_upload_goes_on_only_where_it_began() {
         assert_eq!(place(location, HOST).as_deref(), path, "{location}");
     }
     assert_eq!(shown("https://a/b?_state=secret\n"), "https://a/b");
+}
+
+#[tokio::test]
+async fn the_upload_is_given_up_inside_at_its_newest_address() {
+    let authority = make_authority(now()).unwrap();
+    let leaf = |name: &str| issue(&authority, &BTreeSet::from([name.to_owned()]), now()).unwrap();
+    let went_on: Answers = |method| match method {
+        "PATCH" => "202 Accepted\r\nLocation: /v2/wharf-proof/blobs/uploads/1?_state=newest",
+        _ => good(method),
+    };
+    let too_large: Answers = |method| if method == "PATCH" { "!413 Too Large" } else { good(method) };
+    let refusing: Answers = |_| "416 Range Not Satisfiable";
+    let cases: [(Answers, Answers, &str, bool); 3] =
+        [(went_on, good, "newest", false), (too_large, good, "secret", false), (too_large, refusing, "secret", true)];
+    for (front_answers, inside_answers, state, left_behind) in cases {
+        let front = serve(&leaf(HOST), front_answers).await;
+        let inside = serve(&leaf("team.platform.svc"), inside_answers).await;
+        let trust = Trust::new(&authority.certificate, &authority.certificate);
+        let target = Front {
+            way: Way::Ingress,
+            host: HOST.into(),
+            port: front.address.port(),
+            addresses: vec![front.address.ip().to_string()],
+            content: String::new(),
+        };
+        let at = Inside { address: inside.address, name: "team.platform.svc".into() };
+        let probe = Probe { front: &target, authorization: CREDENTIAL, inside: &at, trust: &trust };
+        assert_eq!(probe.prove().await.left_behind, left_behind);
+        let cancelled = format!("DELETE /v2/wharf-proof/blobs/uploads/1?_state={state} 0 Basic credential");
+        assert_eq!(*inside.requests.lock().unwrap(), [cancelled]);
+    }
 }
