@@ -50,20 +50,24 @@ impl Caller {
     }
 }
 
-/// The times without an answer: from the last good call before to the first good one after.
+/// curl's code for a call that took too long.
+const TIMED_OUT: u8 = 28;
+
+/// The times without a server: from the last good call before to the first good one after. One call that only took too long
+/// tells of a busy machine.
 fn gaps(calls: &[Call]) -> Vec<Duration> {
     let mut gaps = Vec::new();
     let mut last_good = None;
-    let mut failing = false;
+    let mut failing: Vec<u8> = Vec::new();
     for call in calls {
         if call.code != 0 {
-            failing = true;
+            failing.push(call.code);
             continue;
         }
-        if let (true, Some(last)) = (failing, last_good) {
+        if let (false, Some(last)) = (failing.is_empty() || failing == [TIMED_OUT], last_good) {
             gaps.push(Duration::from_millis(call.at - last));
         }
-        (failing, last_good) = (false, Some(call.at));
+        (failing, last_good) = (Vec::new(), Some(call.at));
     }
     gaps
 }
