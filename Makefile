@@ -30,9 +30,10 @@ test-charts: ## The charts: helm lint, kubeconform, deploy/ as rendered from the
 test-cluster: ## End to end on the real cluster.
 	dev/test-cluster
 
-test-long: test ## Every test, and the long versions of those that walk or look at each moment: many more seeds and moments.
+test-long: test ## Every test, and the long versions of those that walk or look at each moment: many more seeds, moments and rounds.
 	WHARF_TEST_LONG=1 cargo test --quiet --release --test convergence
 	WHARF_TEST_LONG=1 cargo test --quiet --release --test conformance -- --ignored
+	WHARF_TEST_CHAOS_ROUNDS=100 dev/test-cluster chaos::
 
 bench: ## Measure the operator and the agent on the real cluster.
 	@dev/bench

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::{Login, Namespace, eventually, get, kubectl, leader, run};
 use crate::turn::Alone;
 
-fn scale(replicas: u8) {
+pub fn scale(replicas: u8) {
     let number = format!("--replicas={replicas}");
     kubectl(&["scale", "deployment/wharf-operator", "-n", "wharf-system", &number]);
     eventually("the operator's pods are as many as asked for", || {

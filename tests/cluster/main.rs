@@ -21,9 +21,11 @@
 mod administration;
 mod audit;
 mod certificates;
+mod chaos;
 mod documents;
 mod images;
 mod nodes;
+mod planned;
 mod processes;
 mod refusals;
 mod rights;

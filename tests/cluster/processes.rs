@@ -8,6 +8,17 @@ pub fn kill_operator() -> bool {
     kill(&["-n", "wharf-system", "-l", "app.kubernetes.io/component=operator"], "/usr/bin/wharf")
 }
 
+/// A node's agent.
+pub fn kill_agent(node: u8) -> bool {
+    let node = format!("--field-selector=spec.nodeName=node{node}");
+    kill(&["-n", "wharf-system", "-l", "app.kubernetes.io/component=agent", &node], "/usr/bin/wharf")
+}
+
+/// The program that serves a Registry's images.
+pub fn kill_engine(namespace: &str, registry: &str) -> bool {
+    kill(&["-n", namespace, "-l", &format!("app.kubernetes.io/instance={registry}")], "registry\0serve")
+}
+
 /// Every process whose command begins so, in the pods that are selected; `false` where none runs.
 fn kill(pods: &[&str], command: &str) -> bool {
     let Some(pods) = get(&[&["pods"], pods].concat()) else { return false };

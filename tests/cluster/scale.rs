@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::audit::come_to_rest;
+use crate::planned;
 use crate::processes::kill_operator;
 use crate::support::{apply, attempt, condition, eventually, get, kubectl};
 use crate::turn::Alone;
@@ -57,8 +58,8 @@ impl Namespaces {
 
 impl Drop for Namespaces {
     fn drop(&mut self) {
-        // Later tests would see them go.
-        let _ = attempt("kubectl", &["delete", "namespace", "-l", LABEL, "--wait=true", "--timeout=300s"], "");
+        // A test that needs rest waits for it.
+        let _ = attempt("kubectl", &["delete", "namespace", "-l", LABEL, "--wait=false"], "");
     }
 }
 
@@ -71,18 +72,6 @@ fn names(kind: &str) -> BTreeSet<String> {
         (namespace.starts_with("test-scale-") && name.starts_with("team-")).then(|| format!("{namespace}/{name}"))
     };
     all["items"].as_array().unwrap().iter().filter_map(name).collect()
-}
-
-/// The hosts of the node plan as it stands in the cluster, by the index.
-fn planned_hosts() -> BTreeSet<String> {
-    let document = |name: &str, key: &str| -> Option<Value> {
-        let object = get(&["configmap", name, "-n", "wharf-nodes"])?;
-        serde_json::from_str(object["data"][key].as_str()?).ok()
-    };
-    let index = document("wharf-node-plan", "index.json").unwrap();
-    let shards = index["shards"].as_array().cloned().unwrap_or_default();
-    let hosts = shards.iter().filter_map(|shard| document(shard["name"].as_str()?, "hosts.json"));
-    hosts.flat_map(|shard| shard["hosts"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()).collect()
 }
 
 #[test]
@@ -145,14 +134,12 @@ fn half_of_three_hundred_registries_go_while_the_operator_is_killed() {
         let (namespace, registry) = name.split_once('/').unwrap();
         format!("{registry}.{namespace}.svc")
     };
-    let hosts: BTreeSet<String> = planned_hosts().into_iter().filter(|host| host.contains("test-scale-")).collect();
+    let hosts: BTreeSet<String> = planned::hosts().into_iter().filter(|host| host.contains("test-scale-")).collect();
     assert_eq!(hosts, staying.iter().map(host).collect());
-    for node in ["node1", "node2"] {
-        let number = node.trim_start_matches("node").parse().unwrap();
-        let folders = crate::support::on_node(number, &["ls", "/etc/containerd/certs.d"]);
+    for node in [1, 2] {
         let folders: BTreeSet<String> =
-            folders.lines().filter(|host| host.contains("test-scale-")).map(str::to_owned).collect();
-        assert_eq!(folders, hosts, "{node}");
+            planned::folders(node).into_iter().filter(|host| host.contains("test-scale-")).collect();
+        assert_eq!(folders, hosts, "node {node}");
     }
 
     rest.lasts(Duration::from_secs(60));

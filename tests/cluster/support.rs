@@ -66,6 +66,11 @@ pub fn apply(yaml: &str) {
     attempt("kubectl", &["apply", "-f", "-"], yaml).unwrap_or_else(|said| panic!("{said}\n{yaml}"));
 }
 
+/// Says something in every run, also of a test that passes, whose output is dropped.
+pub fn announce(text: &str) {
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
 /// What the API server says to an object it must refuse.
 pub fn refusal(yaml: &str) -> String {
     match attempt("kubectl", &["apply", "--dry-run=server", "-f", "-"], yaml) {
@@ -239,14 +244,18 @@ pub struct Login {
 
 impl Login {
     pub fn new(namespace: &Namespace, registry: &str) -> Self {
+        Self::read(&namespace.name, registry).expect("there are a pull secret and an authority")
+    }
+
+    /// What is published of a Registry; `None` while it is not.
+    pub fn read(namespace: &str, registry: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let secret = namespace.get("secret", &format!("{registry}-pull")).expect("there is a pull secret");
-        let encoded = secret.pointer("/data/.dockerconfigjson").and_then(Value::as_str).unwrap();
+        let secret = get(&["secret", &format!("{registry}-pull"), "-n", namespace])?;
+        let encoded = secret.pointer("/data/.dockerconfigjson").and_then(Value::as_str)?;
         std::fs::write(folder.path().join("config.json"), decoded(encoded)).unwrap();
-        let login =
-            Self { folder, registry: registry.to_owned(), address: format!("{registry}.{}.svc", namespace.name) };
-        login.read_authority(namespace);
-        login
+        let config_map = get(&["configmap", &format!("{registry}-ca"), "-n", namespace])?;
+        std::fs::write(folder.path().join("ca.crt"), config_map["data"]["ca.crt"].as_str()?).unwrap();
+        Some(Self { folder, registry: registry.to_owned(), address: format!("{registry}.{namespace}.svc") })
     }
 
     /// Reads the published certificates, as a client does from time to time.
@@ -302,11 +311,26 @@ impl Login {
 
     /// Runs crane with this login.
     pub fn crane(&self, arguments: &[&str]) -> Outcome {
+        self.with_settings(&[&["crane"], arguments].concat())
+    }
+
+    /// Runs crane with this login for some seconds at most.
+    pub fn crane_within(&self, seconds: u32, arguments: &[&str]) -> Outcome {
+        self.with_settings(&[&["timeout", &seconds.to_string(), "crane"], arguments].concat())
+    }
+
+    /// Runs a script that calls crane with this login, in a folder of its own.
+    pub fn shell(&self, script: &str) -> Outcome {
+        let folder = tempfile::tempdir().unwrap();
+        let script = format!("cd {}\n{script}", folder.path().display());
+        self.with_settings(&["bash", "-c", &script])
+    }
+
+    fn with_settings(&self, arguments: &[&str]) -> Outcome {
         let settings = [
             "env".to_owned(),
             format!("DOCKER_CONFIG={}", self.folder.path().display()),
             format!("SSL_CERT_FILE={}", self.path("ca.crt")),
-            checkout().join("target/dev/bin/crane").display().to_string(),
         ];
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
         client(&[settings.as_slice(), arguments].concat())

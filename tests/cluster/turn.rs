@@ -3,11 +3,10 @@
 //! It must never depend on how a test ends: a turn is given back when it is dropped, also by a panic.
 
 use std::cell::RefCell;
-use std::io::Write as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
-use crate::support::{attempt, kubectl, leader};
+use crate::support::{announce, attempt, kubectl, leader};
 
 /// How many tests share the cluster at a time: 5, or `WHARF_TEST_PARALLEL`. They wait for pods more than they work.
 fn at_a_time() -> usize {
@@ -81,9 +80,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let thread = std::thread::current();
         let how = if self.alone { "alone" } else { "shared" };
-        // Past the capture of a test's output: how long each takes is worth a line in every run.
-        let line = format!("{:4} s {how} {}\n", self.began.elapsed().as_secs(), thread.name().unwrap_or_default());
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        announce(&format!("{:4} s {how} {}", self.began.elapsed().as_secs(), thread.name().unwrap_or_default()));
         let mut turns = turns();
         if self.alone {
             turns.alone = false;

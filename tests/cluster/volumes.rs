@@ -45,6 +45,10 @@ impl HandMade {
         made
     }
 
+    pub fn class(&self) -> &str {
+        &self.class
+    }
+
     pub fn folder(&self) -> String {
         format!("/var/lib/{}", self.volume)
     }
