@@ -70,9 +70,9 @@ fn what_was_acknowledged_is_there_after_chaos() {
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{wrong:#?}");
     settle(&seats);
-    let rest = come_to_rest();
+    // Not longer: how full a volume is may be told at any time, as it is a folder of the machine's disk.
+    come_to_rest();
     nothing_is_left_over(&seats);
-    rest.lasts(Duration::from_secs(15));
     every_image_is_there(&seats);
 }
 
