@@ -28,6 +28,7 @@ mod nodes;
 mod planned;
 mod processes;
 mod refusals;
+mod removals;
 mod rights;
 mod scale;
 mod storage;
