@@ -23,6 +23,7 @@ mod audit;
 mod certificates;
 mod documents;
 mod images;
+mod names;
 mod nodes;
 mod processes;
 mod refusals;
