@@ -94,10 +94,10 @@ pub struct Plan {
 
 impl Plan {
     /// The revision that a node must report to be able to pull from a host: then it has the entry and, unless an older
-    /// authority suffices, trusts whoever may have signed the host's certificate. `None` without an entry.
+    /// authority suffices, trusts whoever may have signed the host's certificate. `None` without an entry of this owner.
     #[must_use]
-    pub fn needed_revision(&self, host: &str, older_authority_suffices: bool) -> Option<i64> {
-        let entry = self.hosts.get(host)?;
+    pub fn needed_revision(&self, host: &str, owner_uid: &str, older_authority_suffices: bool) -> Option<i64> {
+        let entry = self.hosts.get(host).filter(|entry| entry.owner.uid == owner_uid)?;
         Some(if older_authority_suffices { entry.since } else { entry.since.max(self.authority_since) })
     }
 }

@@ -27,8 +27,17 @@ fn every_reason_has_a_heading_and_every_heading_a_reason() {
         .filter_map(|line| line.strip_prefix("pub const "))
         .filter_map(|line| line.split('"').nth(1))
         .collect();
-    let condition_types =
-        ["Reconciling", "Stalled", "StorageReady", "Available", "PullSecretsReady", "NodesConfigured", "Exposed"];
+    let condition_types = [
+        "Reconciling",
+        "Stalled",
+        "StorageReady",
+        "Available",
+        "PullSecretsReady",
+        "HostsReady",
+        "CaBundlesReady",
+        "NodesConfigured",
+        "Exposed",
+    ];
     let reasons: BTreeSet<&str> = reasons.into_iter().filter(|word| !condition_types.contains(word)).collect();
     let text = read("docs/reasons.md");
     let headings: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("### ")).collect();

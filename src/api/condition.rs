@@ -16,6 +16,10 @@ pub const STORAGE_READY: &str = "StorageReady";
 pub const AVAILABLE: &str = "Available";
 /// The pull secret exists and the named service accounts use it.
 pub const PULL_SECRETS_READY: &str = "PullSecretsReady";
+/// The Registry has the further names that it asks for. Present where it asks for any.
+pub const HOSTS_READY: &str = "HostsReady";
+/// Every namespace that `spec.caBundle` selects has the certificates. It does not count for [`READY`].
+pub const CA_BUNDLES_READY: &str = "CaBundlesReady";
 /// Every node's container runtime is configured for this registry.
 pub const NODES_CONFIGURED: &str = "NodesConfigured";
 

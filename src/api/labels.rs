@@ -7,12 +7,18 @@ use std::collections::BTreeMap;
 pub const NAME: &str = "app.kubernetes.io/name";
 /// Says which Registry an object belongs to, by its name.
 pub const INSTANCE: &str = "app.kubernetes.io/instance";
+/// Says which part of Wharf a pod belongs to.
+pub const COMPONENT: &str = "app.kubernetes.io/component";
 /// Marks all that Wharf made. Every watch of children selects on it.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY`].
 pub const MANAGED_BY_WHARF: &str = "wharf";
 /// The selector for everything that Wharf made.
 pub const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=wharf";
+
+/// The selector for config maps that Wharf made, but for those with the certificates that clients must trust: these are found by
+/// their name, whoever made them.
+pub const MANAGED_CONFIG_MAPS_SELECTOR: &str = "app.kubernetes.io/managed-by=wharf,app.kubernetes.io/name!=ca-bundle";
 
 /// Annotation: SHA-256 of the intent that was last applied to this object, so that an unchanged intent is not sent again.
 pub const INTENT: &str = "wharf.dev/intent";

@@ -54,6 +54,15 @@ pub const CLAIM_DELETING: &str = "ClaimDeleting";
 /// The volume behind the claim is lost.
 pub const CLAIM_LOST: &str = "ClaimLost";
 
+/// The Registry has every further name that it asks for.
+pub const HOSTS_GRANTED: &str = "HostsGranted";
+/// The administrator does not allow a further name.
+pub const HOST_NOT_ALLOWED: &str = "HostNotAllowed";
+/// Every namespace that the Registry selects has the certificates.
+pub const PUBLISHED: &str = "Published";
+/// The namespace holds as many older Registries as it may.
+pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
+
 /// The registry's pod answers.
 pub const POD_READY: &str = "PodReady";
 /// The node that has the registry's volume does not answer, and the volume cannot be used elsewhere.
@@ -77,7 +86,7 @@ pub const NO_AGENTS: &str = "NoAgents";
 
 /// An upload from beyond the cluster went through.
 pub const PROVEN: &str = "Proven";
-/// Another Ingress, or an older Registry, has the host.
+/// Another Ingress, or an older Registry, has the host: a further name, or that of an Ingress.
 pub const HOST_TAKEN: &str = "HostTaken";
 /// The ingress class that is asked for does not exist, or there is no default one.
 pub const INGRESS_CLASS_MISSING: &str = "IngressClassMissing";

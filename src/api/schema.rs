@@ -89,11 +89,61 @@ pub(super) fn host_names(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A label selector, refused when it cannot be understood: Kubernetes itself checks those of its own kinds only.
+pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "x-kubernetes-map-type": "atomic",
+        "properties": {
+            "matchLabels": {
+                "description": "Labels that must have these values.",
+                "type": "object",
+                "maxProperties": 16,
+                "additionalProperties": {"type": "string", "maxLength": 63},
+            },
+            "matchExpressions": {
+                "description": "Further conditions, all of which must hold.",
+                "type": "array",
+                "x-kubernetes-list-type": "atomic",
+                "maxItems": 16,
+                "items": {
+                    "type": "object",
+                    "required": ["key", "operator"],
+                    "properties": {
+                        "key": {
+                            "description": "The label.",
+                            "type": "string",
+                            "minLength": 1,
+                            "maxLength": 317,
+                        },
+                        "operator": {
+                            "description": "How the label relates to the values.",
+                            "type": "string",
+                            "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
+                        },
+                        "values": {
+                            "description": "The values, for `In` and `NotIn`.",
+                            "type": "array",
+                            "x-kubernetes-list-type": "atomic",
+                            "maxItems": 64,
+                            "items": {"type": "string", "maxLength": 63},
+                        },
+                    },
+                    "x-kubernetes-validations": [{
+                        "rule": "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+                        "message": "In and NotIn need values, Exists and DoesNotExist take none",
+                    }],
+                },
+            },
+        },
+    })
+}
+
 fn host() -> Schema {
     json_schema!({
         "type": "string",
         "maxLength": 253,
-        "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$",
+        "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)+$",
         "x-kubernetes-validations": [{
             "rule": "!self.endsWith('.svc') && !self.contains('.svc.')",
             "message": "must be a name outside the cluster: names of Services are given out by the cluster itself",

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::apply::Applier;
 use super::authority::Authority;
 use super::backoff::Backoff;
+use super::ca_bundle::Refusals;
 use super::front::Fronts;
 use super::metrics::Metrics;
 use super::settings::Settings;
@@ -41,6 +42,8 @@ pub struct Context {
     pub volumes: Volumes,
     /// What became of the proofs of fronts.
     pub fronts: Fronts,
+    /// Where config maps with the certificates were refused.
+    pub ca_refusals: Refusals,
     /// The clock.
     pub clock: fn() -> Timestamp,
 }

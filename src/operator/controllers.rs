@@ -1,5 +1,5 @@
 //! Runs the controllers while this process leads: the caches, the Registry controller, and the loops that keep the
-//! authority, the node plan, the `NodeRuntime`s and the pull secrets in step. It must never let one change hold up another for long: changes
+//! authority, the node plan, the `NodeRuntime`s, the pull secrets and the certificates in namespaces in step. It must never let one change hold up another for long: changes
 //! that concern everything are gathered for a moment and handled once.
 
 use std::fmt::Display;
@@ -22,15 +22,18 @@ use tokio_util::sync::CancellationToken;
 use super::apply::{Applier, MANAGER};
 use super::authority::{self, Authority, Keeper, Rotation};
 use super::backoff::{Backoff, delay};
+use super::ca_bundle::{self, Publisher, Refusals};
 use super::context::Context;
 use super::front::{self, Fronts};
+use super::limits::Limits;
 use super::metrics::{Metrics, PassOutcome};
 use super::node_plan::Planner;
 use super::node_runtimes;
 use super::pending::Pending;
 use super::pull_secret::Attacher;
-use super::registry::names::Names;
-use super::registry::{PassError, lacks_reports, reconcile};
+use super::registry::precedence::{Precedence, planned};
+use super::registry::{PassError, lacks_bundles, lacks_reports, reconcile};
+use super::rivals::Rivals;
 use super::settings::Settings;
 use super::view::{Change, View};
 use super::volume::{Inquirer, Volumes};
@@ -78,6 +81,7 @@ struct Wakes {
     authority: Arc<Notify>,
     plan: Arc<Notify>,
     nodes: Arc<Notify>,
+    ca_bundles: Arc<Notify>,
     /// Namespaces whose service accounts are to be looked at.
     pull_secrets: Arc<Pending<String>>,
 }
@@ -112,6 +116,7 @@ impl Controllers {
             let authority = watch::Sender::new(Arc::new(authority));
             let context = Arc::new(self.context(&view, &authority, plan));
             let planner = self.planner(&context, plan_sender);
+            let publisher = self.publisher(&context);
             let keeper = self.keeper(&context, authority);
             tokio::join!(
                 authority_loop(&keeper, &context, &wakes, shutdown),
@@ -119,6 +124,7 @@ impl Controllers {
                 registry_controller(context.clone(), wakes.registries.clone(), shutdown),
                 planner_loop(&planner, context.clock, &wakes, shutdown),
                 node_loop(&context, &wakes, shutdown),
+                ca_bundle_loop(&publisher, &context, &wakes, shutdown),
                 pull_secret_loop(&context, &wakes, shutdown),
                 volume_loop(&context, &wakes, shutdown),
                 front_loop(&context, &wakes, shutdown),
@@ -128,7 +134,7 @@ impl Controllers {
         tokio::select! {
             result = work => result,
             () = watches => Err(ControllersError::Watch),
-            () = dispatch(changes, &wakes) => Err(ControllersError::Watch),
+            () = dispatch(changes, &wakes, &view, &self.settings.limits) => Err(ControllersError::Watch),
         }
     }
 
@@ -167,6 +173,7 @@ impl Controllers {
             backoff: Backoff::default(),
             volumes: Volumes::default(),
             fronts: Fronts::default(),
+            ca_refusals: Refusals::default(),
             clock: Timestamp::now,
         }
     }
@@ -178,8 +185,19 @@ impl Controllers {
             applier: Applier::new(self.client.clone(), "wharf/node-plan", self.metrics.clone()),
             metrics: self.metrics.clone(),
             namespace: self.settings.plan_namespace.clone(),
+            limits: self.settings.limits.clone(),
             authority: context.authority.clone(),
             plan,
+        }
+    }
+
+    fn publisher(&self, context: &Context) -> Publisher {
+        Publisher {
+            view: context.view.clone(),
+            applier: Applier::new(self.client.clone(), "wharf/ca-bundle", self.metrics.clone()),
+            limits: self.settings.limits.clone(),
+            authority: context.authority.clone(),
+            refusals: context.ca_refusals.clone(),
         }
     }
 
@@ -199,12 +217,15 @@ impl Controllers {
 }
 
 /// Hands each change to whom it concerns.
-async fn dispatch(mut changes: mpsc::Receiver<Change>, wakes: &Wakes) {
+async fn dispatch(mut changes: mpsc::Receiver<Change>, wakes: &Wakes, view: &View, limits: &Limits) {
+    let mut rivals = Rivals::default();
     while let Some(change) = changes.recv().await {
         match change {
             Change::Registry(key) => wakes.registries.add([key]),
+            Change::Stake(key, stake) => wakes.registries.add(rivals.concerned(&key, stake, view, limits)),
             Change::Plan => wakes.plan.notify_one(),
             Change::Node => wakes.nodes.notify_one(),
+            Change::CaBundles => wakes.ca_bundles.notify_one(),
             Change::PullSecrets(namespace) => wakes.pull_secrets.add([namespace]),
         }
     }
@@ -264,6 +285,7 @@ async fn authority_loop(keeper: &Keeper, context: &Context, wakes: &Wakes, shutd
         if told.has_changed().unwrap_or(false) {
             told.mark_unchanged();
             wakes.plan.notify_one();
+            wakes.ca_bundles.notify_one();
             let registries = context.view.registries.state();
             wakes.registries.add(registries.iter().map(|registry| ObjectRef::from_obj(registry.as_ref())));
         }
@@ -318,22 +340,44 @@ async fn node_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToke
 fn concerned(context: &Context) -> Vec<Key> {
     let (reports, plan) = (context.view.node_reports(), context.plan.borrow().clone());
     let older_suffices = context.authority.borrow().older_suffices();
-    let lacks = |guarded: &DeserializeGuard<Registry>| {
-        guarded.0.as_ref().is_ok_and(|registry| {
-            let host = Names::new(registry.namespace().unwrap_or_default(), registry.name_any()).address();
-            lacks_reports(registry, &reports, plan.needed_revision(&host, older_suffices))
+    let live = context.view.live();
+    let winners = Precedence::of(live.iter(), &context.settings.limits);
+    live.iter()
+        .filter(|registry| {
+            let granted = winners.hosts(registry).granted;
+            lacks_reports(registry, &reports, &planned(registry, &granted, &plan, older_suffices))
         })
-    };
-    let registries = context.view.registries.state();
-    registries
-        .iter()
-        .filter(|registry| lacks(registry))
-        .map(|registry| ObjectRef::from_obj(registry.as_ref()))
+        .map(key_of)
         .collect()
 }
 
+/// Keeps the certificates in the selected namespaces, and lets each Registry whose status does not say so yet say it.
+async fn ca_bundle_loop(publisher: &Publisher, context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
+    let mut failures = 0;
+    while !shutdown.is_cancelled() {
+        let guard = context.metrics.start_pass("ca-bundle");
+        let report = publisher.pass((context.clock)()).await;
+        failures =
+            outcome(guard, failures, report.failure.as_ref(), "a config map with certificates could not be written");
+        let bundle = context.authority.borrow().bundle();
+        let live = context.view.live();
+        let lacks = |registry: &&Registry| {
+            ca_bundle::standing(registry, &context.view, &bundle, &context.ca_refusals)
+                .is_some_and(|standing| lacks_bundles(registry, &standing))
+        };
+        wakes.registries.add(live.iter().filter(lacks).map(key_of));
+        let longest = report.again.unwrap_or(RESYNC);
+        wait_at_most(longest, wakes.ca_bundles.notified(), PLAN_DEBOUNCE, failures, shutdown).await;
+    }
+}
+
+fn key_of(registry: &Registry) -> Key {
+    Key::new(&registry.name_any()).within(&registry.namespace().unwrap_or_default())
+}
+
 async fn pull_secret_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
-    let attacher = Attacher { client: &context.client, view: &context.view, metrics: &context.metrics };
+    let limits = &context.settings.limits;
+    let attacher = Attacher { client: &context.client, view: &context.view, metrics: &context.metrics, limits };
     let mut failures = 0;
     while !shutdown.is_cancelled() {
         let guard = context.metrics.start_pass("pull-secret");

@@ -5,17 +5,20 @@
 pub mod apply;
 pub mod authority;
 pub mod backoff;
+pub mod ca_bundle;
 pub mod call;
 pub mod certificate;
 pub mod context;
 pub mod controllers;
 pub mod front;
+pub mod limits;
 pub mod metrics;
 pub mod node_plan;
 pub mod node_runtimes;
 mod pending;
 pub mod pull_secret;
 pub mod registry;
+pub mod rivals;
 pub mod settings;
 pub mod view;
 pub mod volume;
@@ -32,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::call::CALL_TIMEOUT;
 use self::controllers::Controllers;
+use self::limits::{HostPattern, Limits};
 use self::metrics::Metrics;
 use self::settings::Settings;
 use crate::api::{NodeRuntime, Registry};
@@ -73,6 +77,12 @@ pub struct Options {
     /// How long clients that read the certificates seldom are given when the authority is replaced, such as 336h.
     #[arg(long, default_value = "336h", value_parser = positive_duration)]
     pub certificate_overlap: Duration,
+    /// A further name that Registries may bear, or all names one label below a domain, such as `*.example.com`; may be repeated.
+    #[arg(long = "allowed-host")]
+    pub allowed_hosts: Vec<HostPattern>,
+    /// How many Registries a namespace may hold; 0 for any number.
+    #[arg(long, default_value_t = 0)]
+    pub registries_per_namespace: u32,
     /// Address of the operational endpoint: /healthz, /readyz, /metrics.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
@@ -168,6 +178,10 @@ async fn lead(
         volume_interval: Duration::from_secs(options.volume_interval.into()),
         distribution_image: options.distribution_image.clone(),
         certificate_overlap: options.certificate_overlap,
+        limits: Limits {
+            allowed_hosts: options.allowed_hosts.clone(),
+            registries_per_namespace: options.registries_per_namespace,
+        },
     };
     let leads = AtomicBool::new(false);
     let leading = election.with_lease(async {

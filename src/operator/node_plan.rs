@@ -1,4 +1,4 @@
-//! Writes the node plan: one entry for each Registry whose Service has an address.
+//! Writes the node plan: for each Registry whose Service has an address, an entry for each of its names.
 //! It must never write a plan before the caches have been filled: an empty plan takes every entry off every node. Nor does
 //! it take an entry out because of what a cache no longer shows: the Registry is asked for first.
 
@@ -14,8 +14,10 @@ use tokio::sync::watch;
 use super::apply::{Applier, Child, Desired, Inventory};
 use super::authority::Authority;
 use super::call::{CallError, Target, read};
+use super::limits::Limits;
 use super::metrics::Metrics;
 use super::registry::names::Names;
+use super::registry::precedence::Precedence;
 use super::view::{View, cached};
 use crate::api::{Registry, labels};
 use crate::plan::{self, INDEX_KEY, INDEX_NAME, Index, Owner, Plan, SHARD_KEY, Shard, Wanted};
@@ -35,6 +37,8 @@ pub struct Planner {
     pub metrics: Metrics,
     /// The namespace of the plan.
     pub namespace: String,
+    /// What Registries may have.
+    pub limits: Limits,
     /// The authority, as last read.
     pub authority: watch::Receiver<Arc<Authority>>,
     /// Where the plan is told.
@@ -49,7 +53,7 @@ impl Planner {
     pub async fn pass(&self, now: Timestamp) -> Result<(), CallError> {
         let known = self.plan.borrow().clone();
         let previous = if known.revision > 0 { known } else { Arc::new(self.stored().await?) };
-        let mut wanted = wanted(&self.view.live_registries(), &self.view);
+        let mut wanted = wanted(&self.view, &self.limits);
         self.keep_living(&previous, &mut wanted).await?;
         let bundle = self.authority.borrow().bundle();
         let next = plan::next(&previous, &bundle, wanted, now.as_second());
@@ -167,25 +171,36 @@ impl Planner {
 }
 
 /// The entries that the Registries ask for.
-fn wanted(registries: &[Registry], view: &View) -> BTreeMap<String, Wanted> {
-    registries
-        .iter()
-        .filter_map(|registry| {
-            let names = Names::new(registry.namespace()?, registry.name_any());
-            let service = cached(&view.services, names.namespace(), names.service())?;
-            let uid = registry.uid()?;
-            if !service.owner_references().iter().any(|owner| owner.uid == uid) {
-                return None;
-            }
-            let owner = Owner {
-                kind: "Registry".to_owned(),
-                namespace: names.namespace().to_owned(),
-                name: names.registry().to_owned(),
-                uid,
-            };
-            Some((names.address(), Wanted { server: server_of(&service)?, owner }))
-        })
-        .collect()
+fn wanted(view: &View, limits: &Limits) -> BTreeMap<String, Wanted> {
+    let live = view.live();
+    let precedence = Precedence::of(live.iter(), limits);
+    let (mut further, mut addresses) = (BTreeMap::new(), BTreeMap::new());
+    for registry in live.iter() {
+        if let Some((address, entry)) = entry(registry, view) {
+            further.extend(precedence.hosts(registry).granted.into_iter().map(|host| (host, entry.clone())));
+            addresses.insert(address, entry);
+        }
+    }
+    // An address is its Registry's, whatever else were granted.
+    further.extend(addresses);
+    further
+}
+
+/// A Registry's address, and how nodes reach it; `None` while its Service has none.
+fn entry(registry: &Registry, view: &View) -> Option<(String, Wanted)> {
+    let names = Names::new(registry.namespace()?, registry.name_any());
+    let service = cached(&view.services, names.namespace(), names.service())?;
+    let uid = registry.uid()?;
+    if !service.owner_references().iter().any(|owner| owner.uid == uid) {
+        return None;
+    }
+    let owner = Owner {
+        kind: "Registry".to_owned(),
+        namespace: names.namespace().to_owned(),
+        name: names.registry().to_owned(),
+        uid,
+    };
+    Some((names.address(), Wanted { server: server_of(&service)?, owner }))
 }
 
 /// The URL of a Service by its address: nodes do not resolve the cluster's names.

@@ -14,8 +14,10 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::call::{Action, CallError, Target, call, read};
+use super::limits::Limits;
 use super::metrics::Metrics;
 use super::registry::names::Names;
+use super::registry::precedence::Precedence;
 use super::view::{View, cached};
 use crate::api::{Registry, labels};
 
@@ -36,6 +38,8 @@ pub struct Attacher<'a> {
     pub view: &'a View,
     /// The metrics.
     pub metrics: &'a Metrics,
+    /// What Registries may have.
+    pub limits: &'a Limits,
 }
 
 impl Attacher<'_> {
@@ -44,7 +48,6 @@ impl Attacher<'_> {
     /// # Errors
     /// When the API server cannot be asked, or the account changed meanwhile.
     pub async fn attach(&self, namespace: &str, name: &str) -> Result<Attachment, CallError> {
-        let wanted = wanted(&self.view.live_registries_in(namespace), namespace, name);
         let api = Api::<ServiceAccount>::namespaced(self.client.clone(), namespace);
         let target = Target::new("ServiceAccount", namespace, name);
         let account = match cached(&self.view.attached_accounts, namespace, name) {
@@ -54,6 +57,7 @@ impl Attacher<'_> {
                 None => return Ok(Attachment::Missing(name.to_owned())),
             },
         };
+        let wanted = self.wanted(namespace, &account);
         if let Some(patch) = patch(&account, &wanted) {
             let parameters =
                 PatchParams { field_manager: Some("wharf/pull-secret".to_owned()), ..PatchParams::default() };
@@ -66,6 +70,18 @@ impl Attacher<'_> {
             }
         }
         Ok(Attachment::Attached)
+    }
+
+    fn wanted(&self, namespace: &str, account: &ServiceAccount) -> BTreeSet<String> {
+        let registries = self.view.live_registries_in(namespace);
+        let precedence = Precedence::of(&registries, self.limits);
+        let recorded = recorded(account);
+        // One that is beyond the quota keeps what it had, and is given nothing.
+        let counts = |registry: &&Registry| {
+            let secret = Names::new(namespace, registry.name_any()).pull_secret();
+            !precedence.is_beyond_quota(registry) || recorded.contains(&secret)
+        };
+        wanted(registries.iter().filter(counts), namespace, &account.name_any())
     }
 
     /// Brings every service account of a namespace that has a pull secret of ours to what is wanted now.
@@ -87,9 +103,13 @@ impl Attacher<'_> {
 
 /// The pull secrets that a service account should use, by name.
 #[must_use]
-pub fn wanted(registries: &[Registry], namespace: &str, account: &str) -> BTreeSet<String> {
+pub fn wanted<'a>(
+    registries: impl IntoIterator<Item = &'a Registry>,
+    namespace: &str,
+    account: &str,
+) -> BTreeSet<String> {
     registries
-        .iter()
+        .into_iter()
         .filter(|registry| registry.namespace().as_deref() == Some(namespace))
         .filter(|registry| registry.spec.pull_secrets.service_accounts.iter().any(|name| name == account))
         .map(|registry| Names::new(namespace, registry.name_any()).pull_secret())

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::limits::Limits;
+
 /// The operator's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -19,4 +21,6 @@ pub struct Settings {
     pub distribution_image: String,
     /// How long, at least, clients that read the certificates seldom are given before and after an authority is replaced.
     pub certificate_overlap: Duration,
+    /// What Registries may have.
+    pub limits: Limits,
 }

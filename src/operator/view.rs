@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Secret, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass, IngressRule};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass, IngressRule, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Api, PartialObjectMeta};
@@ -24,6 +24,8 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::apply::MANAGER;
+use super::ca_bundle;
+use super::rivals::Stake;
 use crate::api::{NodeRuntime, NodeRuntimeStatus, Registry, labels};
 
 /// How many changes may wait for a controller before the watches are held back.
@@ -49,6 +51,8 @@ pub struct View {
     pub claims: Store<PersistentVolumeClaim>,
     /// Config maps that Wharf made, those of the node plan among them.
     pub config_maps: Store<ConfigMap>,
+    /// Config maps named as those with the certificates that clients must trust, whoever made them; of others' without content.
+    pub ca_bundles: Store<ConfigMap>,
     /// Secrets that Wharf made.
     pub secrets: Store<Secret>,
     /// Disruption budgets that Wharf made.
@@ -57,6 +61,8 @@ pub struct View {
     pub ingresses: Store<Ingress>,
     /// The cluster's ingress classes.
     pub ingress_classes: Store<IngressClass>,
+    /// Network policies that Wharf made.
+    pub network_policies: Store<NetworkPolicy>,
     /// Service accounts that Wharf made.
     pub service_accounts: Store<ServiceAccount>,
     /// Service accounts to which Wharf attached a pull secret.
@@ -65,6 +71,8 @@ pub struct View {
     pub node_runtimes: Store<NodeRuntime>,
     /// The cluster's nodes.
     pub nodes: Store<PartialObjectMeta<Node>>,
+    /// The cluster's namespaces.
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
     /// The cluster's storage classes.
     pub storage_classes: Store<StorageClass>,
 }
@@ -74,10 +82,14 @@ pub struct View {
 pub enum Change {
     /// A Registry or one of its children.
     Registry(ObjectRef<DeserializeGuard<Registry>>),
+    /// A Registry itself: what it keeps from others, or kept until it went.
+    Stake(ObjectRef<DeserializeGuard<Registry>>, Option<Stake>),
     /// A service account with pull secrets of ours, or whose Registry changed: its namespace.
     PullSecrets(String),
     /// Something the node plan is made from, or a part of the plan itself.
     Plan,
+    /// A namespace, a config map with the certificates in one, or a Registry, which may select them.
+    CaBundles,
     /// A node, or what its agent reports.
     Node,
 }
@@ -94,6 +106,8 @@ pub struct Writers {
     pub claims: reflector::store::Writer<PersistentVolumeClaim>,
     /// See [`View::config_maps`].
     pub config_maps: reflector::store::Writer<ConfigMap>,
+    /// See [`View::ca_bundles`].
+    pub ca_bundles: reflector::store::Writer<ConfigMap>,
     /// See [`View::secrets`].
     pub secrets: reflector::store::Writer<Secret>,
     /// See [`View::disruption_budgets`].
@@ -102,6 +116,8 @@ pub struct Writers {
     pub ingresses: reflector::store::Writer<Ingress>,
     /// See [`View::ingress_classes`].
     pub ingress_classes: reflector::store::Writer<IngressClass>,
+    /// See [`View::network_policies`].
+    pub network_policies: reflector::store::Writer<NetworkPolicy>,
     /// See [`View::service_accounts`].
     pub service_accounts: reflector::store::Writer<ServiceAccount>,
     /// See [`View::attached_accounts`].
@@ -110,6 +126,8 @@ pub struct Writers {
     pub node_runtimes: reflector::store::Writer<NodeRuntime>,
     /// See [`View::nodes`].
     pub nodes: reflector::store::Writer<PartialObjectMeta<Node>>,
+    /// See [`View::namespaces`].
+    pub namespaces: reflector::store::Writer<PartialObjectMeta<Namespace>>,
     /// See [`View::storage_classes`].
     pub storage_classes: reflector::store::Writer<StorageClass>,
 }
@@ -123,14 +141,17 @@ impl View {
         let (services, services_writer) = reflector::store();
         let (claims, claims_writer) = reflector::store();
         let (config_maps, config_maps_writer) = reflector::store();
+        let (ca_bundles, ca_bundles_writer) = reflector::store();
         let (secrets, secrets_writer) = reflector::store();
         let (disruption_budgets, disruption_budgets_writer) = reflector::store();
         let (ingresses, ingresses_writer) = reflector::store();
         let (ingress_classes, ingress_classes_writer) = reflector::store();
+        let (network_policies, network_policies_writer) = reflector::store();
         let (service_accounts, service_accounts_writer) = reflector::store();
         let (attached_accounts, attached_accounts_writer) = reflector::store();
         let (node_runtimes, node_runtimes_writer) = reflector::store();
         let (nodes, nodes_writer) = reflector::store();
+        let (namespaces, namespaces_writer) = reflector::store();
         let (storage_classes, storage_classes_writer) = reflector::store();
         (
             Self {
@@ -139,14 +160,17 @@ impl View {
                 services,
                 claims,
                 config_maps,
+                ca_bundles,
                 secrets,
                 disruption_budgets,
                 ingresses,
                 ingress_classes,
+                network_policies,
                 service_accounts,
                 attached_accounts,
                 node_runtimes,
                 nodes,
+                namespaces,
                 storage_classes,
             },
             Writers {
@@ -155,14 +179,17 @@ impl View {
                 services: services_writer,
                 claims: claims_writer,
                 config_maps: config_maps_writer,
+                ca_bundles: ca_bundles_writer,
                 secrets: secrets_writer,
                 disruption_budgets: disruption_budgets_writer,
                 ingresses: ingresses_writer,
                 ingress_classes: ingress_classes_writer,
+                network_policies: network_policies_writer,
                 service_accounts: service_accounts_writer,
                 attached_accounts: attached_accounts_writer,
                 node_runtimes: node_runtimes_writer,
                 nodes: nodes_writer,
+                namespaces: namespaces_writer,
                 storage_classes: storage_classes_writer,
             },
         )
@@ -175,22 +202,29 @@ impl View {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let everything = watcher::Config::default().page_size(PAGE);
         let managed = everything.clone().labels(labels::MANAGED_SELECTOR);
+        let config_maps = everything.clone().labels(labels::MANAGED_CONFIG_MAPS_SELECTOR);
+        let ca_bundles = everything.clone().fields(&format!("metadata.name={}", ca_bundle::NAME));
         let attached = everything.clone().labels(labels::HAS_PULL_SECRETS);
         let all = futures::future::join_all([
             feed(client, writers.registries, everything.clone(), trim, sender.clone(), registry_changes),
             feed(client, writers.deployments, managed.clone(), trim, sender.clone(), child_changes),
             feed(client, writers.services, managed.clone(), trim, sender.clone(), service_changes),
             feed(client, writers.claims, managed.clone(), trim_claim, sender.clone(), child_changes),
-            feed(client, writers.config_maps, managed.clone(), trim, sender.clone(), config_map_changes),
+            feed(client, writers.config_maps, config_maps, trim, sender.clone(), config_map_changes),
+            feed(client, writers.ca_bundles, ca_bundles, trim_bundle, sender.clone(), |_| vec![Change::CaBundles]),
             feed(client, writers.secrets, managed.clone(), trim, sender.clone(), child_changes),
             feed(client, writers.disruption_budgets, managed.clone(), trim, sender.clone(), child_changes),
             feed(client, writers.ingresses, everything.clone(), trim_ingress, sender.clone(), child_changes),
             // A Registry that is not exposed yet looks again by itself.
             feed(client, writers.ingress_classes, everything.clone(), trim, sender.clone(), |_| Vec::new()),
+            feed(client, writers.network_policies, managed.clone(), trim, sender.clone(), child_changes),
             feed(client, writers.service_accounts, managed, trim, sender.clone(), child_changes),
             feed(client, writers.attached_accounts, attached, trim, sender.clone(), account_changes),
             feed(client, writers.node_runtimes, everything.clone(), trim, sender.clone(), |_| vec![Change::Node]),
             feed(client, writers.nodes, everything.clone(), trim, sender.clone(), |_| vec![Change::Node]),
+            feed(client, writers.namespaces, everything.clone(), trim_namespace, sender.clone(), |_| {
+                vec![Change::CaBundles]
+            }),
             // A Registry without its class looks again by itself.
             feed(client, writers.storage_classes, everything, trim, sender, |_| Vec::new()),
         ]);
@@ -213,14 +247,17 @@ impl View {
         self.services.wait_until_ready().await?;
         self.claims.wait_until_ready().await?;
         self.config_maps.wait_until_ready().await?;
+        self.ca_bundles.wait_until_ready().await?;
         self.secrets.wait_until_ready().await?;
         self.disruption_budgets.wait_until_ready().await?;
         self.ingresses.wait_until_ready().await?;
         self.ingress_classes.wait_until_ready().await?;
+        self.network_policies.wait_until_ready().await?;
         self.service_accounts.wait_until_ready().await?;
         self.attached_accounts.wait_until_ready().await?;
         self.node_runtimes.wait_until_ready().await?;
         self.nodes.wait_until_ready().await?;
+        self.namespaces.wait_until_ready().await?;
         self.storage_classes.wait_until_ready().await
     }
 
@@ -244,13 +281,24 @@ impl View {
     }
 
     fn live_registries_that(&self, wanted: impl Fn(&Registry) -> bool) -> Vec<Registry> {
-        self.registries
-            .state()
-            .iter()
-            .filter_map(|guarded| guarded.0.as_ref().ok())
-            .filter(|registry| registry.metadata.deletion_timestamp.is_none() && wanted(registry))
-            .cloned()
-            .collect()
+        self.live().iter().filter(|registry| wanted(registry)).cloned().collect()
+    }
+
+    /// The Registries that can be read and are not being deleted, as they are in the cache now.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        Live(self.registries.state())
+    }
+}
+
+/// Registries at one moment.
+pub struct Live(Vec<Arc<DeserializeGuard<Registry>>>);
+
+impl Live {
+    /// The Registries.
+    pub fn iter(&self) -> impl Iterator<Item = &Registry> {
+        let readable = self.0.iter().filter_map(|guarded| guarded.0.as_ref().ok());
+        readable.filter(|registry| registry.metadata.deletion_timestamp.is_none())
     }
 }
 
@@ -327,6 +375,21 @@ fn trim_claim(claim: &mut PersistentVolumeClaim) {
     trim_annotations(claim);
 }
 
+/// Of a config map that is somebody else's, it matters only that it is there.
+fn trim_bundle(config_map: &mut ConfigMap) {
+    trim(config_map);
+    if !ca_bundle::is_ours(config_map) {
+        config_map.data = None;
+        config_map.binary_data = None;
+    }
+}
+
+/// Of a namespace, it matters what it is called and labelled, and whether it ends.
+fn trim_namespace(namespace: &mut PartialObjectMeta<Namespace>) {
+    namespace.metadata.managed_fields = None;
+    namespace.metadata.annotations = None;
+}
+
 async fn tell<K: Resource<DynamicType = ()>>(
     stream: impl Stream<Item = Result<K, watcher::Error>>,
     sender: mpsc::Sender<Change>,
@@ -349,7 +412,9 @@ async fn tell<K: Resource<DynamicType = ()>>(
 
 fn registry_changes(registry: &DeserializeGuard<Registry>) -> Vec<Change> {
     let namespace = registry.namespace().unwrap_or_default();
-    vec![Change::Registry(ObjectRef::from_obj(registry)), Change::PullSecrets(namespace), Change::Plan]
+    let key = ObjectRef::from_obj(registry);
+    let stake = Change::Stake(key.clone(), Stake::of(registry));
+    vec![Change::Registry(key), stake, Change::PullSecrets(namespace), Change::Plan, Change::CaBundles]
 }
 
 /// The Registry that an object belongs to, by label: claims carry no owner reference.

@@ -100,3 +100,11 @@ fn shards_stay_small_and_hold_every_host_once() {
     }
     assert_eq!(found, 300);
 }
+
+#[test]
+fn an_entry_counts_only_for_its_owner() {
+    let plan = next(&Plan::default(), "ca", wanted(&[("a", "https://1")]), 1_000);
+    assert_eq!(plan.needed_revision("a", "uid-of-a", true), Some(1_000));
+    assert_eq!(plan.needed_revision("a", "uid-of-b", true), None, "the name passes from one to another");
+    assert_eq!(plan.needed_revision("b", "uid-of-b", true), None);
+}

@@ -24,6 +24,7 @@ mod certificates;
 mod chaos;
 mod documents;
 mod images;
+mod names;
 mod nodes;
 mod planned;
 mod processes;

@@ -75,3 +75,8 @@ async fn c1_the_shortest_registry() {
 async fn c1_with_the_delete_policy() {
     check(json!({"storage": {"deletionPolicy": "Delete"}, "pullSecrets": {"serviceAccounts": ["default"]}})).await;
 }
+
+#[tokio::test]
+async fn c1_with_further_names_and_certificates_for_namespaces() {
+    check(json!({"hosts": ["images.example.com"], "caBundle": {"namespaceSelector": {}}})).await;
+}

@@ -11,12 +11,14 @@
 
 #[path = "../support/apiserver/mod.rs"]
 mod apiserver;
+mod bundles;
 mod calls;
 mod contest;
 mod crash;
 mod edits;
 mod exposure;
 mod leaders;
+mod names;
 mod policy;
 mod reasons;
 mod silence;

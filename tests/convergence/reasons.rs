@@ -343,7 +343,7 @@ async fn c7_every_reason_comes_about_and_heals() {
 }
 
 /// Reasons that no condition of a Registry carries, or that this suite cannot bring about, and a test that shows them.
-const SHOWN_ELSEWHERE: [(&str, &str, &str); 24] = [
+const SHOWN_ELSEWHERE: [(&str, &str, &str); 28] = [
     ("Pending", "src/api/condition.rs", "PENDING"),
     ("Configured", "src/agent/pass/tests.rs", "CONFIGURED"),
     ("Exceptions", "src/agent/pass/tests.rs", "EXCEPTIONS"),
@@ -368,6 +368,10 @@ const SHOWN_ELSEWHERE: [(&str, &str, &str); 24] = [
     ("BackendUnreachable", "src/operator/front/probe/tests.rs", "BackendUnreachable"),
     ("UploadRefused", "src/operator/front/probe/tests.rs", "UploadRefused"),
     ("Malformed", "tests/cluster/troubles.rs", "True/Malformed"),
+    ("HostsGranted", "tests/convergence/names.rs", "True/HostsGranted"),
+    ("HostNotAllowed", "tests/convergence/names.rs", "False/HostNotAllowed"),
+    ("QuotaExceeded", "tests/convergence/names.rs", "True/QuotaExceeded"),
+    ("Published", "tests/convergence/bundles.rs", "True/Published"),
 ];
 
 #[test]

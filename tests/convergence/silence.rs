@@ -9,6 +9,8 @@ async fn c5_after_convergence_nothing_is_written() {
     for spec in [
         json!({}),
         json!({"suspend": true}),
+        json!({"hosts": ["images.example.com", "images.example.org"], "networkPolicy": {"mode": "None"}}),
+        json!({"caBundle": {"namespaceSelector": {}}}),
         json!({"storage": {"deletionPolicy": "Delete", "claim": {"size": "20480Mi", "storageClassName": "standard"}}}),
         json!({"podTemplate": {"resources": {"requests": {"cpu": "1000m", "memory": "1024Mi"}}, "labels": {"a": "b"}}}),
         json!({"storage": {"claim": {"storageClassName": "missing"}}}),

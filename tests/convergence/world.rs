@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Secret, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Api, ListParams, PartialObjectMeta};
@@ -25,8 +25,10 @@ use wharf::api::{NodeRuntime, Registry, labels};
 use wharf::operator::apply::{Applier, MANAGER};
 use wharf::operator::authority::Keeper;
 use wharf::operator::backoff::Backoff;
+use wharf::operator::ca_bundle::{self, Publisher, Refusals};
 use wharf::operator::context::Context;
 use wharf::operator::front::Fronts;
+use wharf::operator::limits::Limits;
 use wharf::operator::metrics::Metrics;
 use wharf::operator::node_plan::Planner;
 use wharf::operator::pull_secret::Attacher;
@@ -43,7 +45,7 @@ pub const OVERLAP: Duration = Duration::from_secs(14 * 24 * 3600);
 /// More rounds than any run needs.
 const ROUNDS: usize = 40;
 
-pub const KINDS: [&str; 12] = [
+pub const KINDS: [&str; 13] = [
     "Registry",
     "Service",
     "Deployment",
@@ -53,6 +55,7 @@ pub const KINDS: [&str; 12] = [
     "ServiceAccount",
     "PodDisruptionBudget",
     "Ingress",
+    "NetworkPolicy",
     "NodeRuntime",
     "Node",
     "Pod",
@@ -115,12 +118,19 @@ pub struct Process {
     registries: Applier,
     node_plan: Applier,
     node_runtimes: Applier,
+    ca_bundles: Applier,
     pub volumes: Volumes,
+    limits: Limits,
+    ca_refusals: Refusals,
 }
 
 impl Process {
     pub fn start(client: Client) -> Self {
         Self::reading(client.clone(), client)
+    }
+
+    pub fn with_limits(client: Client, limits: Limits) -> Self {
+        Self { limits, ..Self::start(client) }
     }
 
     /// A process whose caches show what `reader` sees, while it writes and reads afresh through `client`.
@@ -134,6 +144,9 @@ impl Process {
             node_plan: applier("wharf/node-plan"),
             node_runtimes: applier("wharf/node-runtime"),
             volumes: Volumes::default(),
+            limits: Limits { allowed_hosts: vec!["*.example.com".parse().unwrap()], registries_per_namespace: 0 },
+            ca_bundles: applier("wharf/ca-bundle"),
+            ca_refusals: Refusals::default(),
             client,
             metrics,
         }
@@ -171,14 +184,23 @@ impl Process {
             applier: self.node_plan.clone(),
             metrics: self.metrics.clone(),
             namespace: "wharf-nodes".into(),
+            limits: self.limits.clone(),
             authority: authority.subscribe(),
             plan: self.plan.clone(),
         };
         failures.extend(planner.pass(now()).await.err().map(|error| error.to_string()));
+        let publisher = Publisher {
+            view: view.clone(),
+            applier: self.ca_bundles.clone(),
+            limits: self.limits.clone(),
+            authority: authority.subscribe(),
+            refusals: self.ca_refusals.clone(),
+        };
+        failures.extend(publisher.pass(now()).await.failure.map(|error| error.to_string()));
         let context = Arc::new(Context {
             client: self.client.clone(),
             view: view.clone(),
-            settings: settings(),
+            settings: Settings { limits: self.limits.clone(), ..settings() },
             authority: authority.subscribe(),
             applier: self.registries.clone(),
             plan: self.plan.subscribe(),
@@ -187,13 +209,15 @@ impl Process {
             backoff: Backoff::default(),
             volumes: self.volumes.clone(),
             fronts: Fronts::default(),
+            ca_refusals: self.ca_refusals.clone(),
             clock: now,
         });
         for object in view.registries.state() {
             let result = registry::reconcile(object, context.clone()).await;
             failures.extend(result.err().map(|error| error.to_string()));
         }
-        let attacher = Attacher { client: &self.client, view: &view, metrics: &self.metrics };
+        let limits = &self.limits;
+        let attacher = Attacher { client: &self.client, view: &view, metrics: &self.metrics, limits };
         failures.extend(attacher.sweep("platform").await.err().map(|error| error.to_string()));
         failures
     }
@@ -209,6 +233,7 @@ pub fn settings() -> Settings {
         volume_interval: std::time::Duration::from_secs(60),
         distribution_image: "example.com/registry:3".into(),
         certificate_overlap: OVERLAP,
+        limits: Limits::default(),
     }
 }
 
@@ -372,11 +397,15 @@ async fn view(client: &Client) -> Option<View> {
     fill::<Deployment>(client, writers.deployments, &managed).await?;
     fill::<Service>(client, writers.services, &managed).await?;
     fill::<PersistentVolumeClaim>(client, writers.claims, &managed).await?;
-    fill::<ConfigMap>(client, writers.config_maps, &managed).await?;
+    let config_maps = ListParams::default().labels(labels::MANAGED_CONFIG_MAPS_SELECTOR);
+    fill::<ConfigMap>(client, writers.config_maps, &config_maps).await?;
+    let bundles = ListParams::default().fields(&format!("metadata.name={}", ca_bundle::NAME));
+    fill::<ConfigMap>(client, writers.ca_bundles, &bundles).await?;
     fill::<Secret>(client, writers.secrets, &managed).await?;
     fill::<PodDisruptionBudget>(client, writers.disruption_budgets, &managed).await?;
     fill::<Ingress>(client, writers.ingresses, &everything).await?;
     fill::<IngressClass>(client, writers.ingress_classes, &everything).await?;
+    fill::<NetworkPolicy>(client, writers.network_policies, &managed).await?;
     fill::<ServiceAccount>(client, writers.service_accounts, &managed).await?;
     fill::<ServiceAccount>(client, writers.attached_accounts, &ListParams::default().labels(labels::HAS_PULL_SECRETS))
         .await?;
@@ -385,6 +414,9 @@ async fn view(client: &Client) -> Option<View> {
     let mut nodes = writers.nodes;
     let list = Api::<Node>::all(client.clone()).list_metadata(&everything).await.ok()?;
     put::<PartialObjectMeta<Node>>(&mut nodes, list.items);
+    let mut namespaces = writers.namespaces;
+    let list = Api::<Namespace>::all(client.clone()).list_metadata(&everything).await.ok()?;
+    put::<PartialObjectMeta<Namespace>>(&mut namespaces, list.items);
     Some(view)
 }
 

@@ -148,7 +148,9 @@ impl Default for PullSecrets {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CaBundle {
-    /// Namespaces by their labels; `{}` selects all. Each gets a config map `wharf-ca.crt` with key `ca.crt`.
+    /// Namespaces by their labels; `{}` selects all. Each gets a config map `wharf-ca.crt` with key `ca.crt`, as long as a
+    /// Registry selects it.
+    #[schemars(schema_with = "super::schema::label_selector")]
     pub namespace_selector: LabelSelector,
 }
 
@@ -167,8 +169,8 @@ pub enum NetworkPolicyMode {
     /// reach DNS, and an object store if there is one.
     #[default]
     Ports,
-    /// Wharf makes no network policy.
-    Off,
+    /// Wharf makes no network policy. (Not `Off`: YAML takes that word for a boolean.)
+    None,
 }
 
 /// The service account of a registry's pods.

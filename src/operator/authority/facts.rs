@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use super::state::Authority;
 use super::step::Facts;
 use crate::api::{NodeRuntimeStatus, condition, labels, reason};
+use crate::operator::ca_bundle;
 use crate::operator::certificate::{is_signed_by, read};
 use crate::operator::registry::names::AUTHORITY_KEY;
 use crate::operator::view::View;
@@ -57,15 +58,18 @@ pub(super) fn gather(authority: &Authority, requested: bool, leaves: &[Leaf], vi
     let config_maps = view.config_maps.state();
     let config_maps = config_maps.iter().filter(|config_map| holds_another(config_map, &bundle));
     let mut lagging: Vec<String> = nodes.map(|runtime| format!("node {}", runtime.name_any())).collect();
-    lagging.extend(config_maps.map(|config_map| {
-        format!("ConfigMap {}/{}", config_map.namespace().unwrap_or_default(), config_map.name_any())
-    }));
+    lagging.extend(config_maps.map(|config_map| place_of(config_map)));
+    lagging.extend(ca_bundle::outdated(view, &bundle).map(|config_map| place_of(&config_map)));
     lagging.sort();
     let by_outgoing = authority.outgoing().map_or_else(Vec::new, |(outgoing, _)| {
         let old = leaves.iter().filter(|leaf| is_signed_by(&leaf.certificate, outgoing.certificate()));
         old.map(Leaf::place).collect()
     });
     Facts { requested, in_plan: plan.authority == bundle, lagging, by_outgoing }
+}
+
+fn place_of(config_map: &ConfigMap) -> String {
+    format!("ConfigMap {}/{}", config_map.namespace().unwrap_or_default(), config_map.name_any())
 }
 
 /// Whether a node's runtime may read certificates of an older revision. A node on which no agent ever reported, or whose

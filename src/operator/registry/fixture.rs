@@ -7,9 +7,11 @@ use kube::api::ObjectMeta;
 use super::mint::{Credential, Minted};
 use super::names::Names;
 use super::observe::{ClassTraits, Found, FoundClaim, IngressClassFact, Observed, ObservedExposure, StorageClassFact};
+use super::precedence::{Hosts, PlannedHost};
 use crate::api::Registry;
 use crate::operator::apply::Inventory;
 use crate::operator::certificate::KeyedCertificate;
+use crate::operator::limits::Limits;
 use crate::operator::settings::Settings;
 
 /// A Registry as the API server would give it back, from YAML without identity.
@@ -42,6 +44,7 @@ pub(crate) fn settings() -> Settings {
         volume_interval: std::time::Duration::from_secs(60),
         distribution_image: "docker.io/library/registry:3.1.2".into(),
         certificate_overlap: Duration::from_secs(14 * 24 * 3600),
+        limits: Limits::default(),
     }
 }
 
@@ -54,6 +57,7 @@ pub(crate) fn nothing(names: &Names) -> Observed {
         storage_class: StorageClassFact::Available(ClassTraits::default()),
         rival: None,
         disruption_budget: Found::Absent,
+        network_policy: Found::Absent,
         configuration: Found::Absent,
         authority: Found::Absent,
         credentials: Found::Absent,
@@ -64,8 +68,6 @@ pub(crate) fn nothing(names: &Names) -> Observed {
         lost_nodes: Vec::new(),
         volume: None,
         nodes: Vec::new(),
-        host: names.address(),
-        planned_since: None,
         exposure: ObservedExposure {
             ingress: Found::Absent,
             service: Found::Absent,
@@ -74,6 +76,9 @@ pub(crate) fn nothing(names: &Names) -> Observed {
             host_taken_by: None,
             verdicts: Vec::new(),
         },
+        planned: vec![PlannedHost { host: names.address(), since: None }],
+        hosts: Hosts::default(),
+        ca_bundles: None,
         inventory: Inventory::default(),
     }
 }

@@ -107,7 +107,7 @@ pub fn mint(
     if addresses.is_empty() {
         return Ok(Minted { credential, upload_secret, leaf: None, issued_because: None, renew_at: None });
     }
-    let subjects = certificate_names(names, &settings.cluster_domain, &addresses);
+    let subjects = certificate_names(names, &settings.cluster_domain, &addresses, &observed.hosts.granted);
     let rule = Rule { names: &subjects, uid, authority, overlap: settings.certificate_overlap };
     let stored = stored_leaf(&observed.certificate);
     let verdict = stored.as_ref().map_or(Verdict::Reissue("there is none yet"), |leaf| judge(leaf, &rule, now));
@@ -131,9 +131,15 @@ pub fn service_addresses(service: &Found<Service>) -> Vec<String> {
     addresses.into_iter().filter(|address| !address.is_empty() && address != "None").collect()
 }
 
-/// Every name under which a client inside the cluster, or one that forwards a port, may call the registry.
+/// Every name under which a client inside the cluster, or one that forwards a port, may call the registry, and its further
+/// names.
 #[must_use]
-pub fn certificate_names(names: &Names, cluster_domain: &str, addresses: &[String]) -> BTreeSet<String> {
+pub fn certificate_names(
+    names: &Names,
+    cluster_domain: &str,
+    addresses: &[String],
+    hosts: &[String],
+) -> BTreeSet<String> {
     let (registry, namespace) = (names.registry(), names.namespace());
     let mut subjects: BTreeSet<String> = [
         registry.to_owned(),
@@ -145,7 +151,7 @@ pub fn certificate_names(names: &Names, cluster_domain: &str, addresses: &[Strin
         "::1".to_owned(),
     ]
     .into();
-    subjects.extend(addresses.iter().cloned());
+    subjects.extend(addresses.iter().chain(hosts).cloned());
     subjects
 }
 
@@ -184,4 +190,23 @@ fn new_credential(random: &[u8; 32]) -> Result<Credential, MintError> {
 
 fn text(secret: &Secret, key: &str) -> Option<String> {
     String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_certificate_is_for_every_name_of_the_registry() {
+        let names = certificate_names(
+            &Names::new("platform", "team"),
+            "cluster.local",
+            &["10.96.12.34".to_owned()],
+            &["images.example.com".to_owned()],
+        );
+        for name in ["team", "team.platform", "team.platform.svc", "team.platform.svc.cluster.local", "localhost"] {
+            assert!(names.contains(name), "{name}");
+        }
+        assert!(names.contains("10.96.12.34") && names.contains("images.example.com"));
+    }
 }

@@ -22,10 +22,11 @@ pub mod names;
 pub mod observe;
 pub mod place;
 mod pods;
+pub mod precedence;
 mod status;
 mod validate;
 
-pub use status::lacks_reports;
+pub use status::{lacks_bundles, lacks_reports};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,7 @@ use serde_json::json;
 use self::build::Inputs;
 use self::names::Names;
 use self::observe::Observer;
+use self::precedence::Precedence;
 use self::validate::Problem;
 use super::apply::{Contest, Desired};
 use super::authority::Authority;
@@ -121,16 +123,25 @@ async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<Do
         deletion::finish(registry, &names, context).await?;
         return Ok(PassOutcome::Completed.into());
     }
+    let live = context.view.live();
+    let winners = Precedence::of(live.iter(), &context.settings.limits);
+    if winners.is_beyond_quota(registry) {
+        let next = status::beyond_quota(registry, context.settings.limits.registries_per_namespace, (context.clock)());
+        write_status(registry, &next, context).await?;
+        return Ok(PassOutcome::Stalled.into());
+    }
     let finalizer = deletion::keep_finalizer_in_step(registry, context).await;
     let plan = context.plan.borrow().clone();
     let authority = context.authority.borrow().clone();
     let looks = Observer {
         client: &context.client,
         view: &context.view,
+        precedence: &winners,
         plan: &plan,
         volumes: &context.volumes,
         fronts: &context.fronts,
         authority: &authority,
+        ca_refusals: &context.ca_refusals,
         metrics: &context.metrics,
     };
     let observed = match Box::pin(looks.observe(registry, &names)).await {
@@ -218,7 +229,8 @@ async fn attach_pull_secrets(
     if problems.iter().any(|problem| problem.condition == condition::PULL_SECRETS_READY) {
         return attachments;
     }
-    let attacher = Attacher { client: &context.client, view: &context.view, metrics: &context.metrics };
+    let limits = &context.settings.limits;
+    let attacher = Attacher { client: &context.client, view: &context.view, metrics: &context.metrics, limits };
     for account in &registry.spec.pull_secrets.service_accounts {
         match attacher.attach(names.namespace(), account).await {
             Ok(attachment) => attachments.push(attachment),

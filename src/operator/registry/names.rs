@@ -59,6 +59,12 @@ impl Names {
         self.child("registry")
     }
 
+    /// The network policy of the registry's pods.
+    #[must_use]
+    pub fn network_policy(&self) -> String {
+        self.child("registry")
+    }
+
     /// The config map with the engine's configuration.
     #[must_use]
     pub fn configuration(&self) -> String {

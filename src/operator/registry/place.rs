@@ -7,15 +7,17 @@ use super::names::Names;
 use crate::api::Registry;
 
 /// Where images are kept.
-#[derive(Debug, PartialEq, Eq)]
-enum Place {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
     /// A claim: its namespace and name.
     Claim(String, String),
     /// A folder of a bucket: endpoint, bucket and prefix.
     Bucket(String, String, String),
 }
 
-fn place_of(registry: &Registry) -> Place {
+/// Where a Registry keeps its images.
+#[must_use]
+pub fn place_of(registry: &Registry) -> Place {
     let storage = &registry.spec.storage;
     let namespace = registry.namespace().unwrap_or_default();
     if let Some(s3) = &storage.s3 {
@@ -46,9 +48,11 @@ pub fn precedes(one: &Registry, other: &Registry) -> bool {
     rank(one) < rank(other)
 }
 
-fn rank(registry: &Registry) -> (Option<jiff::Timestamp>, String, String) {
-    let made = registry.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    (made, registry.namespace().unwrap_or_default(), registry.name_any())
+/// What two Registries that claim the same are compared by; the lesser one wins.
+pub(super) fn rank(registry: &Registry) -> (Option<jiff::Timestamp>, Option<&str>, Option<&str>) {
+    let metadata = &registry.metadata;
+    let made = metadata.creation_timestamp.as_ref().map(|time| time.0);
+    (made, metadata.namespace.as_deref(), metadata.name.as_deref())
 }
 
 #[cfg(test)]

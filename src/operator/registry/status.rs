@@ -1,21 +1,23 @@
 //! Derives a Registry's status from what was observed and done. Pure: the time is an argument.
 //! It must never turn "could not look" into "all is well".
 
+mod ca_bundle;
 mod exposed;
 mod storage;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::ResourceExt;
 
 use super::names::Names;
 use super::observe::Observed;
 use super::pods;
+use super::precedence::PlannedHost;
 use super::validate::Problem;
 use crate::api::condition::{self, Finding, Status, conditions};
 use crate::api::registry::{ConfigMapReference, NodeCounts, RegistryStatus};
 use crate::api::{NodeRuntimeStatus, Registry, reason};
+use crate::operator::ca_bundle::Standing;
 use crate::operator::call::{CallError, Class};
 use crate::operator::pull_secret::Attachment;
 
@@ -42,13 +44,15 @@ pub struct Outcome<'a> {
 #[must_use]
 pub fn next(outcome: &Outcome<'_>, now: Timestamp) -> RegistryStatus {
     let old: &[Condition] = outcome.registry.status.as_ref().map_or(&[], |status| &status.conditions);
-    let parts = [storage::finding(outcome), available(outcome), pull_secrets(outcome)];
+    let mut parts = vec![storage::finding(outcome), available(outcome), pull_secrets(outcome)];
+    parts.extend(hosts(outcome));
     let mut findings = overall(outcome.names, outcome.registry.spec.suspend, &parts);
     let observed = outcome.observed;
-    let (counts, nodes) = nodes(&observed.nodes, &observed.host, observed.planned_since);
+    let (counts, nodes) = nodes(&observed.nodes, &observed.planned);
     findings.extend(parts);
     findings.extend(exposed::finding(outcome));
     findings.push(nodes);
+    findings.extend(observed.ca_bundles.as_ref().map(ca_bundle::finding));
     RegistryStatus {
         observed_generation: outcome.registry.metadata.generation,
         address: Some(outcome.names.address()),
@@ -72,6 +76,28 @@ pub fn unobserved(registry: &Registry, error: &CallError, now: Timestamp) -> Reg
     status
 }
 
+/// The status of a Registry that is one too many in its namespace: nothing of it was looked at.
+#[must_use]
+pub fn beyond_quota(registry: &Registry, quota: u32, now: Timestamp) -> RegistryStatus {
+    let old = registry.status.clone().unwrap_or_default();
+    let message = format!(
+        "This namespace may hold {quota} Registries, and as many older ones are there: Wharf does nothing for this one. Delete \
+         it or an older one, or have an administrator raise the operator's setting registriesPerNamespace"
+    );
+    let findings = vec![
+        Finding::new(condition::READY, Status::False, reason::QUOTA_EXCEEDED, message.clone()),
+        Finding::new(condition::STALLED, Status::True, reason::QUOTA_EXCEEDED, message),
+    ];
+    let generation = registry.metadata.generation;
+    RegistryStatus {
+        observed_generation: generation,
+        conditions: conditions(&old.conditions, findings, generation, now),
+        storage: None,
+        nodes: None,
+        ..old
+    }
+}
+
 /// Reasons that only a person can mend.
 fn is_stalled(reason: &str) -> bool {
     matches!(
@@ -86,6 +112,8 @@ fn is_stalled(reason: &str) -> bool {
             | reason::EXPANSION_UNSUPPORTED
             | reason::EXPANSION_FAILED
             | reason::FULL
+            | reason::HOST_NOT_ALLOWED
+            | reason::HOST_TAKEN
             | reason::STORAGE_CLASS_MISSING
             | reason::NO_DEFAULT_STORAGE_CLASS
     )
@@ -117,7 +145,8 @@ fn overall(names: &Names, suspended: bool, parts: &[Finding]) -> Vec<Finding> {
 
 fn available(outcome: &Outcome<'_>) -> Finding {
     let kind = condition::AVAILABLE;
-    let kinds = ["Service", "Deployment", "ConfigMap", "Secret", "ServiceAccount", "PodDisruptionBudget"];
+    let kinds =
+        ["Service", "Deployment", "ConfigMap", "Secret", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"];
     if let Some(finding) = hindrance(outcome, kind, &kinds) {
         return finding;
     }
@@ -194,6 +223,18 @@ fn pull_secrets(outcome: &Outcome<'_>) -> Finding {
     Finding::new(kind, Status::True, reason::ATTACHED, message)
 }
 
+/// `None` where no further name is asked for.
+fn hosts(outcome: &Outcome<'_>) -> Option<Finding> {
+    let kind = condition::HOSTS_READY;
+    let asked = &outcome.registry.spec.hosts;
+    if asked.is_empty() {
+        return None;
+    }
+    let granted =
+        || Finding::new(kind, Status::True, reason::HOSTS_GRANTED, format!("Also known as {}", asked.join(", ")));
+    Some(hindrance(outcome, kind, &[]).unwrap_or_else(granted))
+}
+
 /// A problem or a failed request that concerns a condition.
 fn hindrance(outcome: &Outcome<'_>, kind: &'static str, kinds: &[&str]) -> Option<Finding> {
     if let Some(problem) = outcome.problems.iter().find(|problem| problem.condition == kind) {
@@ -224,29 +265,49 @@ fn is_child(names: &Names, failure: &CallError) -> bool {
     failure.target.kind != "ServiceAccount" || failure.target.name == names.service_account()
 }
 
-/// Whether a Registry's status does not say yet what the nodes report. `planned_since` is the revision of the node plan in
-/// which its entry last changed.
+/// Whether a Registry's status does not say yet what the nodes report. `planned` are the names by which they pull from it.
 #[must_use]
-pub fn lacks_reports(registry: &Registry, reports: &[(String, NodeRuntimeStatus)], planned_since: Option<i64>) -> bool {
-    let names = Names::new(registry.namespace().unwrap_or_default(), registry.name_any());
-    let (counts, finding) = nodes(reports, &names.address(), planned_since);
+pub fn lacks_reports(registry: &Registry, reports: &[(String, NodeRuntimeStatus)], planned: &[PlannedHost]) -> bool {
+    let (counts, finding) = nodes(reports, planned);
     let Some(status) = &registry.status else {
         return true;
     };
-    let says_so = condition::find(&status.conditions, finding.kind).is_some_and(|old| {
-        old.status == finding.status.as_str() && old.reason == finding.reason && old.message == finding.message
-    });
-    !says_so || status.nodes.as_ref() != Some(&counts)
+    if is_beyond_quota(&status.conditions) {
+        return false;
+    }
+    !says(&status.conditions, &finding) || status.nodes.as_ref() != Some(&counts)
 }
 
-fn nodes(reports: &[(String, NodeRuntimeStatus)], host: &str, planned_since: Option<i64>) -> (NodeCounts, Finding) {
+/// Whether a Registry's status does not say yet how it stands with the certificates in the namespaces that it selects.
+#[must_use]
+pub fn lacks_bundles(registry: &Registry, standing: &Standing) -> bool {
+    let conditions = registry.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    !is_beyond_quota(conditions) && !says(conditions, &ca_bundle::finding(standing))
+}
+
+fn is_beyond_quota(conditions: &[Condition]) -> bool {
+    condition::find(conditions, condition::READY).is_some_and(|ready| ready.reason == reason::QUOTA_EXCEEDED)
+}
+
+fn says(conditions: &[Condition], finding: &Finding) -> bool {
+    condition::find(conditions, finding.kind).is_some_and(|old| {
+        old.status == finding.status.as_str() && old.reason == finding.reason && old.message == finding.message
+    })
+}
+
+/// A node counts when it can pull by every name.
+fn nodes(reports: &[(String, NodeRuntimeStatus)], planned: &[PlannedHost]) -> (NodeCounts, Finding) {
     let kind = condition::NODES_CONFIGURED;
     let total = reports.len();
-    let mut unable: Vec<String> = Vec::new();
-    if let Some(since) = planned_since {
-        unable = reports.iter().filter_map(|(node, status)| inability(node, status, host, since)).collect();
-    }
-    let able = if planned_since.is_some() { total - unable.len() } else { 0 };
+    let entries: Option<Vec<(&str, i64)>> =
+        planned.iter().map(|planned| planned.since.map(|since| (planned.host.as_str(), since))).collect();
+    let mut unable: Vec<String> = reports
+        .iter()
+        .filter_map(|(node, status)| {
+            entries.iter().flatten().find_map(|(host, since)| inability(node, status, host, *since))
+        })
+        .collect();
+    let able = if entries.is_some() { total - unable.len() } else { 0 };
     let counts = NodeCounts { able: count(able), total: count(total), summary: format!("{able}/{total}") };
     let finding = if total == 0 {
         Finding::new(
@@ -255,7 +316,7 @@ fn nodes(reports: &[(String, NodeRuntimeStatus)], host: &str, planned_since: Opt
             reason::NO_AGENTS,
             "No node reports to Wharf; without the agent, nodes cannot pull from this registry by its address",
         )
-    } else if planned_since.is_none() {
+    } else if entries.is_none() {
         Finding::new(kind, Status::False, reason::PROGRESSING, "The nodes are about to be told of this registry")
     } else if unable.is_empty() {
         Finding::new(kind, Status::True, reason::ALL_NODES, format!("{total} of {total} nodes can pull"))

@@ -7,6 +7,7 @@ use crate::api::{condition, reason};
 
 use super::names::Names;
 use super::observe::{ClassTraits, Found, FoundClaim, Observed, StorageClassFact, requested};
+use super::precedence::Hosts;
 use crate::api::Registry;
 use crate::operator::apply::Contest;
 use crate::quantity;
@@ -35,6 +36,7 @@ pub fn obstacles(registry: &Registry, names: &Names, observed: &Observed) -> Vec
         foreign("Secret", &names.certificate(), &observed.certificate, condition::AVAILABLE),
         foreign("Secret", &names.pull_secret(), &observed.pull_secret, condition::PULL_SECRETS_READY),
         foreign("PodDisruptionBudget", &names.deployment(), &observed.disruption_budget, condition::AVAILABLE),
+        foreign("NetworkPolicy", &names.network_policy(), &observed.network_policy, condition::AVAILABLE),
         foreign("ServiceAccount", &names.service_account(), &observed.service_account, condition::AVAILABLE),
     ];
     problems.extend(taken.into_iter().flatten());
@@ -50,6 +52,12 @@ pub fn obstacles(registry: &Registry, names: &Names, observed: &Observed) -> Vec
 /// What the cluster lacks, or cannot do, for what exists already. It does not forbid writing.
 #[must_use]
 pub fn shortcomings(registry: &Registry, observed: &Observed) -> Vec<Problem> {
+    let mut problems = claim_shortcomings(registry, observed);
+    problems.extend(hosts_problem(&observed.hosts));
+    problems
+}
+
+fn claim_shortcomings(registry: &Registry, observed: &Observed) -> Vec<Problem> {
     match &observed.claim {
         FoundClaim::Ours(claim) | FoundClaim::Left { claim, .. } => {
             let bound = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
@@ -87,6 +95,27 @@ fn rivalry(older: &str) -> Problem {
              place, or delete that Registry"
         ),
     )
+}
+
+/// Names that the Registry asks for and does not get. It goes on without them.
+fn hosts_problem(hosts: &Hosts) -> Option<Problem> {
+    let mut sentences = Vec::new();
+    if !hosts.not_allowed.is_empty() {
+        sentences.push(format!(
+            "The operator's setting allowedHosts does not allow {}: an administrator adds to it what Registries may be called, \
+             or spec.hosts has to do without",
+            hosts.not_allowed.join(", ")
+        ));
+    }
+    sentences.extend(hosts.taken.iter().map(|(host, whose)| {
+        format!("{host} is a name of Registry {whose}, which came first, until that Registry goes or gives it up")
+    }));
+    let reason = if hosts.not_allowed.is_empty() { reason::HOST_TAKEN } else { reason::HOST_NOT_ALLOWED };
+    (!sentences.is_empty()).then(|| Problem {
+        condition: condition::HOSTS_READY,
+        reason,
+        message: format!("{}. The registry goes on without these names", sentences.join(". ")),
+    })
 }
 
 fn foreign<K>(kind: &str, name: &str, found: &Found<K>, condition: &'static str) -> Option<Problem> {

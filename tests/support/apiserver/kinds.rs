@@ -74,6 +74,7 @@ pub(super) fn served() -> Vec<Kind> {
         Kind::of::<apps::DaemonSet>(true),
         Kind::of::<coordination::Lease>(false),
         Kind::of::<events::Event>(false),
+        Kind::of::<k8s_openapi::api::networking::v1::NetworkPolicy>(false),
         Kind::of::<k8s_openapi::api::policy::v1::PodDisruptionBudget>(true),
         Kind::of::<networking::Ingress>(true),
         Kind::of::<networking::IngressClass>(false),
@@ -118,11 +119,10 @@ pub(super) fn merge_of(kind: &Kind, path: &[String], value: &Value) -> Merge {
         (Value::Array(_), "f:topologySpreadConstraints") => Merge::Keyed(&["topologyKey", "whenUnsatisfiable"]),
         (Value::Array(_), "f:hostAliases") => Merge::Keyed(&["ip"]),
         (Value::Array(_), "f:addresses") => Merge::Keyed(&["type"]),
-        (Value::Object(_), "f:selector" | "f:nodeSelector" | "f:secretKeyRef" | "f:configMapKeyRef" | "f:fieldRef")
-            if !kind.custom =>
-        {
-            Merge::Whole
-        }
+        (
+            Value::Object(_),
+            "f:selector" | "f:podSelector" | "f:nodeSelector" | "f:secretKeyRef" | "f:configMapKeyRef" | "f:fieldRef",
+        ) if !kind.custom => Merge::Whole,
         (Value::Object(_), _) => Merge::Fields,
         _ => Merge::Whole,
     }

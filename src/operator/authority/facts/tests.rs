@@ -1,5 +1,7 @@
 use k8s_openapi::ByteString;
-use kube::api::ObjectMeta;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{ObjectMeta, PartialObjectMeta};
 use serde_json::json;
 
 use super::*;
@@ -71,13 +73,27 @@ fn the_facts_name_what_lags_and_whose_certificate_is_old() {
         writers.secrets.apply_watcher_event(&Event::InitApply(object));
     }
     writers.secrets.apply_watcher_event(&Event::InitDone);
+    writers.namespaces.apply_watcher_event(&Event::Init);
+    writers.ca_bundles.apply_watcher_event(&Event::Init);
+    for (namespace, manager, ends) in [("late", "wharf", false), ("theirs", "helm", false), ("ending", "wharf", true)] {
+        let mut named = PartialObjectMeta::<Namespace>::default();
+        named.metadata.name = Some(namespace.into());
+        named.metadata.deletion_timestamp = ends.then(|| Time(now()));
+        writers.namespaces.apply_watcher_event(&Event::InitApply(named));
+        let marks = json!({"app.kubernetes.io/name": "ca-bundle", "app.kubernetes.io/managed-by": manager});
+        let metadata = json!({"name": "wharf-ca.crt", "namespace": namespace, "labels": marks});
+        let object = json!({"metadata": metadata, "data": {"ca.crt": first.bundle()}});
+        writers.ca_bundles.apply_watcher_event(&Event::InitApply(serde_json::from_value(object).unwrap()));
+    }
+    writers.namespaces.apply_watcher_event(&Event::InitDone);
+    writers.ca_bundles.apply_watcher_event(&Event::InitDone);
     let mut plan = Plan { authority: second.bundle(), ..Plan::default() };
     let leaves = leaves(&view);
     let facts = gather(&second, true, &leaves, &view, &plan);
     let expected = Facts {
         requested: true,
         in_plan: true,
-        lagging: vec!["ConfigMap platform/late-ca".into()],
+        lagging: vec!["ConfigMap late/wharf-ca.crt".into(), "ConfigMap platform/late-ca".into()],
         by_outgoing: vec!["Secret platform/old-tls".into()],
     };
     assert_eq!(facts, expected);

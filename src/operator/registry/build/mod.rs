@@ -6,6 +6,7 @@ mod disruption;
 mod engine;
 mod front;
 mod gauge;
+mod network;
 mod secrets;
 mod service;
 mod storage;
@@ -78,6 +79,7 @@ pub fn build(inputs: &Inputs<'_>) -> Desired {
         reads.insert(0, Child::new(&claim, observed.claim.usable()));
     }
     reads.extend(disruption::budget(inputs).map(|budget| Child::new(&budget, observed.disruption_budget.ours())));
+    reads.extend(network::policy(inputs).map(|policy| Child::new(&policy, observed.network_policy.ours())));
     if let Some(leaf) = &inputs.minted.leaf {
         reads.push(Child::new(&secrets::certificate(inputs, leaf), observed.certificate.ours()));
         stages.push(reads);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Inputs;
 use crate::operator::certificate::KeyedCertificate;
@@ -28,15 +28,10 @@ pub(super) fn pull_secret(inputs: &Inputs<'_>) -> Secret {
     let credential = &inputs.minted.credential;
     let pair = format!("{}:{}", credential.username, credential.password);
     let auth = base64::engine::general_purpose::STANDARD.encode(pair);
-    let document = json!({
-        "auths": {
-            inputs.names.address(): {
-                "username": credential.username,
-                "password": credential.password,
-                "auth": auth,
-            }
-        }
-    });
+    let login = json!({"username": credential.username, "password": credential.password, "auth": auth});
+    let hosts = std::iter::once(inputs.names.address()).chain(inputs.observed.hosts.granted.iter().cloned());
+    let logins: BTreeMap<String, &Value> = hosts.map(|host| (host, &login)).collect();
+    let document = json!({ "auths": logins });
     let texts = [(".dockerconfigjson", &document.to_string())];
     secret(inputs, inputs.names.pull_secret(), "kubernetes.io/dockerconfigjson", &texts)
 }

@@ -41,10 +41,30 @@ fn the_children_come_in_the_order_in_which_they_need_each_other() {
             "Service platform/team",
             "PersistentVolumeClaim platform/team-registry, ServiceAccount platform/team-registry, \
              Secret platform/team-registry-credentials, Secret platform/team-pull, ConfigMap platform/team-ca, \
-             Secret platform/team-registry, Secret platform/team-registry-tls",
+             Secret platform/team-registry, NetworkPolicy platform/team-registry, Secret platform/team-registry-tls",
             "Deployment platform/team-registry",
         ]
     );
+}
+
+#[test]
+fn the_pull_secret_is_for_every_name() {
+    let registry = fixture::team("{hosts: [images.example.com, refused.example.org]}");
+    let mut observed = fixture::nothing(&fixture::names(&registry));
+    observed.hosts.granted = vec!["images.example.com".into()];
+    let desired = desired(&registry, &observed, &fixture::minted());
+    let secret = desired.children().find(|child| child.target().name == "team-pull").unwrap().manifest();
+    let text = decoded(&secret["data"][".dockerconfigjson"]);
+    let logins: Value = serde_json::from_str(&text).unwrap();
+    let hosts: Vec<&String> = logins["auths"].as_object().unwrap().keys().collect();
+    assert_eq!(hosts, ["images.example.com", "team.platform.svc"]);
+    assert_eq!(logins["auths"]["images.example.com"], logins["auths"]["team.platform.svc"]);
+}
+
+fn decoded(value: &Value) -> String {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap()).unwrap();
+    String::from_utf8(bytes).unwrap()
 }
 
 #[test]
@@ -246,7 +266,8 @@ fn goldens() {
     for case in std::fs::read_dir(&folder).unwrap() {
         let case = case.unwrap().path();
         let registry = fixture::registry(&std::fs::read_to_string(case.join("registry.yaml")).unwrap());
-        let observed = fixture::nothing(&fixture::names(&registry));
+        let mut observed = fixture::nothing(&fixture::names(&registry));
+        observed.hosts.granted.clone_from(&registry.spec.hosts);
         let desired = desired(&registry, &observed, &fixture::minted());
         let mut text = String::new();
         for child in desired.children() {

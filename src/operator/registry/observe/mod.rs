@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use k8s_openapi::NamespaceResourceScope as OpenApiNamespaced;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, ListParams};
 use kube::core::NamespaceResourceScope;
@@ -17,9 +18,12 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::names::Names;
+use super::precedence::{Hosts, PlannedHost, Precedence, planned};
+use crate::api::registry::NetworkPolicyMode;
 use crate::api::{NodeRuntimeStatus, Registry, labels};
 use crate::operator::apply::Inventory;
 use crate::operator::authority::Authority;
+use crate::operator::ca_bundle::{self, Refusals, Standing};
 use crate::operator::call::{Action, CallError, Target, call, read};
 use crate::operator::front::Fronts;
 use crate::operator::metrics::Metrics;
@@ -66,6 +70,8 @@ pub struct Observed {
     pub rival: Option<String>,
     /// What keeps voluntary disruptions from stopping every pod at once.
     pub disruption_budget: Found<PodDisruptionBudget>,
+    /// What may reach the registry's pods.
+    pub network_policy: Found<NetworkPolicy>,
     /// The engine's configuration.
     pub configuration: Found<Secret>,
     /// The certificates that clients must trust.
@@ -86,10 +92,12 @@ pub struct Observed {
     pub volume: Option<VolumeUse>,
     /// What the agents report, by node.
     pub nodes: Vec<(String, NodeRuntimeStatus)>,
-    /// The registry's host in the node plan.
-    pub host: String,
-    /// The revision of the node plan that a node needs to pull from this Registry; `None` while it has no entry.
-    pub planned_since: Option<i64>,
+    /// Its further names.
+    pub hosts: Hosts,
+    /// The names by which nodes pull from it.
+    pub planned: Vec<PlannedHost>,
+    /// How it stands with the certificates in the namespaces that it selects; `None` where it selects none.
+    pub ca_bundles: Option<Standing>,
     /// The ways in from beyond the cluster.
     pub exposure: ObservedExposure,
     /// All that this Registry owns.
@@ -102,6 +110,8 @@ pub struct Observer<'a> {
     pub client: &'a Client,
     /// The caches.
     pub view: &'a View,
+    /// Who has what several Registries want.
+    pub precedence: &'a Precedence<'a>,
     /// The node plan last written.
     pub plan: &'a Plan,
     /// What pods tell of their volumes.
@@ -110,6 +120,8 @@ pub struct Observer<'a> {
     pub fronts: &'a Fronts,
     /// The authority.
     pub authority: &'a Authority,
+    /// Where config maps with the certificates were refused.
+    pub ca_refusals: &'a Refusals,
     /// The metrics.
     pub metrics: &'a Metrics,
 }
@@ -126,9 +138,11 @@ impl Observer<'_> {
         let claim = self.claim(registry, names, &deployment).await?;
         let storage_class = self.storage_class(registry, &claim).await?;
         let pods = self.pods_unless_available(&deployment, names).await?;
+        let hosts = self.precedence.hosts(registry);
         Ok(Observed {
             rival: self.rival(registry),
             disruption_budget: self.disruption_budget(registry, names).await?,
+            network_policy: self.network_policy(registry, names).await?,
             configuration: self.owned(&view.secrets, registry, &names.configuration()).await?,
             authority: self.owned(&view.config_maps, registry, &names.authority()).await?,
             credentials: self.owned(&view.secrets, registry, &names.credentials()).await?,
@@ -136,8 +150,9 @@ impl Observer<'_> {
             pull_secret: self.owned(&view.secrets, registry, &names.pull_secret()).await?,
             service_account: self.owned(&view.service_accounts, registry, &names.service_account()).await?,
             nodes: view.node_reports(),
-            host: names.address(),
-            planned_since: self.plan.needed_revision(&names.address(), self.authority.older_suffices()),
+            planned: planned(registry, &hosts.granted, self.plan, self.authority.older_suffices()),
+            hosts,
+            ca_bundles: ca_bundle::standing(registry, view, &self.authority.bundle(), self.ca_refusals),
             exposure: self.exposure(registry, names).await?,
             inventory: self.inventory(registry),
             service,
@@ -226,6 +241,16 @@ impl Observer<'_> {
         Ok(Found::Absent)
     }
 
+    /// Where none is to be made, a cache without one is answer enough.
+    async fn network_policy(&self, registry: &Registry, names: &Names) -> Result<Found<NetworkPolicy>, CallError> {
+        let (store, name) = (&self.view.network_policies, names.network_policy());
+        let wanted = registry.spec.network_policy.mode == NetworkPolicyMode::Ports;
+        if wanted || cached(store, names.namespace(), &name).is_some() {
+            return self.owned(store, registry, &name).await;
+        }
+        Ok(Found::Absent)
+    }
+
     /// The nodes of these pods that are gone or not ready. Read only while the registry does not answer.
     async fn lost_nodes(&self, pods: &[Pod]) -> Result<Vec<String>, CallError> {
         let mut names: Vec<&str> = pods
@@ -262,6 +287,7 @@ impl Observer<'_> {
         add_owned(&mut inventory, &view.service_accounts, registry);
         add_owned(&mut inventory, &view.disruption_budgets, registry);
         add_owned(&mut inventory, &view.ingresses, registry);
+        add_owned(&mut inventory, &view.network_policies, registry);
         inventory
     }
 }

@@ -155,10 +155,8 @@ impl Observer<'_> {
 
     /// Which older Registry keeps its images in the same place.
     pub(super) fn rival(&self, registry: &Registry) -> Option<String> {
-        let all = self.view.registries.state();
-        let readable = all.iter().filter_map(|guarded| guarded.0.as_ref().ok());
-        let live = readable.filter(|other| other.metadata.deletion_timestamp.is_none());
-        let older = place::older_with_same(registry, live)?;
+        let live = self.view.live();
+        let older = place::older_with_same(registry, live.iter())?;
         Some(format!("{}/{}", older.namespace().unwrap_or_default(), older.name_any()))
     }
 

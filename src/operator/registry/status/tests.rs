@@ -34,13 +34,18 @@ fn node(name: &str, status: Value) -> (String, NodeRuntimeStatus) {
     (name.to_owned(), serde_json::from_value(status).unwrap())
 }
 
+/// The Registry's address, with an entry in the node plan since this revision.
+fn planned(since: Option<i64>) -> Vec<PlannedHost> {
+    vec![PlannedHost { host: "team.platform.svc".into(), since }]
+}
+
 /// A Registry that serves: everything else spoils one thing of it.
 fn serving(names: &Names) -> Observed {
     let mut observed = fixture::nothing(names);
     observed.claim = FoundClaim::Ours(claim("Bound"));
     observed.deployment = Found::Ours(deployment(1));
     observed.pull_secret = Found::Ours(Secret::default());
-    observed.planned_since = Some(10);
+    observed.planned = planned(Some(10));
     observed.nodes = vec![node("a", json!({"planRevision": 10})), node("b", json!({"planRevision": 12}))];
     observed
 }
@@ -321,7 +326,7 @@ fn nodes_are_counted_by_what_they_report() {
     for (nodes, since, expected, reason, summary) in table {
         let status = after(|case| {
             case.observed.nodes = nodes;
-            case.observed.planned_since = since;
+            case.observed.planned = planned(since);
         });
         let found = condition::find(&status.conditions, condition::NODES_CONFIGURED).unwrap();
         assert_eq!((found.status.as_str(), found.reason.as_str()), (expected, reason), "{}", found.message);
@@ -333,23 +338,80 @@ fn nodes_are_counted_by_what_they_report() {
 }
 
 #[test]
+fn a_node_counts_when_it_can_pull_by_every_name() {
+    let of = |further: Option<i64>, nodes: Vec<(String, NodeRuntimeStatus)>| {
+        let status = after(|case| {
+            case.observed.nodes = nodes;
+            case.observed.planned.push(PlannedHost { host: "images.example.com".into(), since: further });
+        });
+        let found = condition::find(&status.conditions, condition::NODES_CONFIGURED).unwrap();
+        format!("{} {}", found.reason, status.nodes.unwrap().summary)
+    };
+    let at = |revision: i64| node("a", json!({ "planRevision": revision }));
+    assert_eq!(of(Some(11), vec![at(11)]), "AllNodes 1/1");
+    assert_eq!(of(Some(11), vec![at(10)]), "SomeNodes 0/1", "its entry is newer than the address's");
+    assert_eq!(of(None, vec![at(11)]), "Progressing 0/1");
+    let exception = json!({"host": "images.example.com", "reason": "Conflict", "message": "a file of somebody else"});
+    assert_eq!(of(Some(11), vec![node("a", json!({"planRevision": 11, "exceptions": [exception]}))]), "SomeNodes 0/1");
+}
+
+#[test]
+fn names_that_are_refused_are_told_and_the_registry_goes_on() {
+    let of = |not_allowed: &[&str], taken: &[(&str, &str)]| {
+        let status = after(|case| {
+            let text = |text: &str| text.to_owned();
+            case.registry.spec.hosts = vec![text("images.example.com")];
+            case.observed.hosts.not_allowed = not_allowed.iter().copied().map(text).collect();
+            case.observed.hosts.taken = taken.iter().map(|(host, whose)| (text(host), text(whose))).collect();
+        });
+        let found = condition::find(&status.conditions, condition::HOSTS_READY).unwrap().clone();
+        (brief(&status), found.message)
+    };
+    let rest = "StorageReady=True/Bound Available=True/PodReady PullSecretsReady=True/Attached";
+    assert_eq!(of(&[], &[]).0, format!("Ready=True/Ready {rest} HostsReady=True/HostsGranted"));
+    let (brief, message) = of(&["a.example.com"], &[]);
+    let stalled = "Ready=False/HostNotAllowed Stalled=True/HostNotAllowed";
+    assert_eq!(brief, format!("{stalled} {rest} HostsReady=False/HostNotAllowed"));
+    assert!(message.contains("setting allowedHosts does not allow a.example.com"), "{message}");
+    let (brief, message) = of(&[], &[("images.example.com", "other/first")]);
+    assert!(brief.starts_with("Ready=False/HostTaken Stalled=True/HostTaken"), "{brief}");
+    assert!(message.starts_with("images.example.com is a name of Registry other/first, which came first"), "{message}");
+    // Both are said at once.
+    let message = of(&["a.example.com"], &[("images.example.com", "other/first")]).1;
+    assert!(message.contains("a.example.com") && message.contains("other/first"), "{message}");
+}
+
+#[test]
+fn beyond_the_quota_nothing_is_told_but_that() {
+    let mut registry = fixture::team("{}");
+    registry.status = Some(after(|_| {}));
+    let status = beyond_quota(&registry, 2, NOW);
+    assert_eq!(brief(&status), "Ready=False/QuotaExceeded Stalled=True/QuotaExceeded");
+    assert!(status.conditions[0].message.starts_with("This namespace may hold 2 Registries"));
+    assert_eq!((status.nodes, status.storage), (None, None));
+    // Reports of nodes do not wake it.
+    registry.status = Some(beyond_quota(&registry, 2, NOW));
+    assert!(!lacks_reports(&registry, &[node("a", json!({"planRevision": 9}))], &planned(Some(10))));
+}
+
+#[test]
 fn a_registry_is_woken_only_by_reports_that_its_status_lacks() {
     let reports = |revision: i64| {
         vec![node("a", json!({"planRevision": revision})), node("b", json!({"planRevision": 12, "runtime": "x"}))]
     };
     let mut registry = fixture::team("{}");
-    assert!(lacks_reports(&registry, &reports(10), Some(10)), "nobody has looked at it");
+    assert!(lacks_reports(&registry, &reports(10), &planned(Some(10))), "nobody has looked at it");
     registry.status = Some(after(|case| case.observed.nodes = reports(10)));
-    assert!(!lacks_reports(&registry, &reports(10), Some(10)));
-    assert!(!lacks_reports(&registry, &reports(11), Some(10)), "a later revision changes nothing for it");
-    assert!(lacks_reports(&registry, &reports(9), Some(10)), "a node fell behind");
-    assert!(lacks_reports(&registry, &reports(10), Some(11)), "its entry changed");
-    assert!(lacks_reports(&registry, &reports(10)[..1], Some(10)), "a node is gone");
+    assert!(!lacks_reports(&registry, &reports(10), &planned(Some(10))));
+    assert!(!lacks_reports(&registry, &reports(11), &planned(Some(10))), "a later revision changes nothing for it");
+    assert!(lacks_reports(&registry, &reports(9), &planned(Some(10))), "a node fell behind");
+    assert!(lacks_reports(&registry, &reports(10), &planned(Some(11))), "its entry changed");
+    assert!(lacks_reports(&registry, &reports(10)[..1], &planned(Some(10))), "a node is gone");
     // The counts are the same and only the message differs.
     registry.status = Some(after(|case| case.observed.nodes = reports(9)));
     let mut other = reports(9);
     other[0].0 = "c".into();
-    assert!(lacks_reports(&registry, &other, Some(10)), "another node is behind");
+    assert!(lacks_reports(&registry, &other, &planned(Some(10))), "another node is behind");
 }
 
 #[test]
