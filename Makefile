@@ -1,14 +1,14 @@
 # Every command of the project. Each does its own set-up; the slow parts are done once and kept by the tools' own caches.
 NODES ?= 2
 
-.PHONY: help demo test test-format test-lint test-unit test-charts test-cluster test-long bench generate cluster-up cluster-down install tools
+.PHONY: help demo test test-format test-lint test-unit test-charts test-conformance test-engines test-cluster test-long bench generate cluster-up cluster-down install tools
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 demo: ## Bring up a real cluster, install Wharf, push an image, run a pod from it.
 	@dev/demo
 
-test: test-format test-lint test-unit test-charts test-cluster ## Run every test.
+test: test-format test-lint test-unit test-charts test-conformance test-engines test-cluster ## Run every test.
 
 test-format: ## Formatting of Rust and shell.
 	cargo fmt --check
@@ -26,6 +26,12 @@ test-charts: ## The charts: helm lint, kubeconform, deploy/ as rendered from the
 	dev/charts/lint
 	dev/charts/render --check
 	cargo test --quiet --test argo_cd -- --ignored
+
+test-conformance: ## The official conformance program against wharf serve.
+	dev/test-conformance
+
+test-engines: ## Real clients and CNCF distribution beside wharf serve.
+	dev/test-engines
 
 test-cluster: ## End to end on the real cluster.
 	dev/test-cluster

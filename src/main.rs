@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use wharf::{agent, api, operator, telemetry, volume};
+use wharf::{agent, api, operator, serve, telemetry, volume};
 
 /// Image registries and pull-through mirrors for a Kubernetes cluster.
 #[derive(Parser)]
@@ -29,12 +29,28 @@ enum Command {
     Agent(agent::Options),
     /// Tell how full a registry's volume is (runs in the registry's pod).
     Volume(volume::Options),
+    /// Serve a registry (runs anywhere; no cluster is needed).
+    Serve(serve::Options),
+    /// Check or describe the configuration of `serve`.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print the custom resource definitions as YAML, or write one file each.
     Crds {
         /// A folder for the files; without it, all are printed.
         #[arg(long)]
         write_to: Option<PathBuf>,
     },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Say whether a file can be used, without starting anything.
+    Check {
+        /// The YAML file.
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of the file.
+    Schema,
 }
 
 fn main() -> ExitCode {
@@ -50,20 +66,43 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    if let Command::Crds { write_to } = arguments.command {
-        return print_definitions(write_to.as_deref());
+    match arguments.command {
+        Command::Crds { write_to } => print_definitions(write_to.as_deref()),
+        Command::Config(command) => configuration(command),
+        command => run(command, arguments.log_format, &arguments.log),
     }
-    telemetry::start_logging(arguments.log_format, &arguments.log)?;
+}
+
+fn run(command: Command, format: telemetry::LogFormat, filter: &str) -> Result<(), Box<dyn std::error::Error>> {
+    telemetry::start_logging(format, filter)?;
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| "another TLS provider is installed already")?;
-    // The processes wait far more than they compute; one thread keeps their memory small.
+    if let Command::Serve(options) = command {
+        // It hashes, encrypts and reads for many at once.
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        return Ok(runtime.block_on(serve::run(options))?);
+    }
+    // The other processes wait far more than they compute; one thread keeps their memory small.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match arguments.command {
+    match command {
         Command::Operator(options) => runtime.block_on(operator::run(options))?,
         Command::Agent(options) => runtime.block_on(agent::run(options))?,
         Command::Volume(options) => runtime.block_on(volume::run(options))?,
-        Command::Crds { .. } => {}
+        Command::Serve(_) | Command::Config(_) | Command::Crds { .. } => {}
+    }
+    Ok(())
+}
+
+fn configuration(command: ConfigCommand) -> Result<(), Box<dyn std::error::Error>> {
+    match command {
+        ConfigCommand::Check { file } => {
+            serve::config::Config::read(&file)?;
+            writeln!(std::io::stdout(), "{}: in order", file.display())?;
+        }
+        ConfigCommand::Schema => {
+            writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&serve::config::schema())?)?;
+        }
     }
     Ok(())
 }

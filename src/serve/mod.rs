@@ -1,5 +1,157 @@
 //! The registry server: it speaks the OCI distribution protocol over HTTP and keeps content under one folder.
 //! It must never need a cluster, and must never acknowledge what a crash could take away.
 
+pub mod access;
+pub mod config;
+pub mod http;
+pub mod listen;
+mod reload;
 pub mod repository;
 pub mod store;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use self::access::Access;
+use self::config::{Config, ConfigError};
+use self::http::{Metrics, Server};
+use self::listen::Bounds;
+use self::repository::{Repositories, Settings};
+use self::store::Filesystem;
+use crate::telemetry::{Health, MetricsRegistry, server, shutdown_on_signal};
+
+/// How often idle uploads are looked for.
+const SWEEP: Duration = Duration::from_secs(600);
+
+/// Arguments of `wharf serve`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["config", "root"]))]
+pub struct Options {
+    /// A YAML file with everything; `wharf config schema` describes it.
+    #[arg(long, conflicts_with_all = ["listen", "operations"])]
+    pub config: Option<PathBuf>,
+    /// The folder that holds all content.
+    #[arg(long)]
+    pub root: Option<PathBuf>,
+    /// Address and port of the registry.
+    #[arg(long, default_value = "127.0.0.1:5000")]
+    pub listen: SocketAddr,
+    /// Address and port of `/healthz`, `/readyz` and `/metrics`.
+    #[arg(long)]
+    pub operations: Option<SocketAddr>,
+}
+
+/// Why the server cannot run.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The root cannot be served.
+    #[error(transparent)]
+    Root(#[from] store::filesystem::OpenError),
+    /// The users cannot be read.
+    #[error(transparent)]
+    Users(#[from] access::FileError),
+    /// The certificate or its key cannot be used.
+    #[error("cannot use {path} for TLS: {problem}")]
+    Tls {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An address is taken. The error names it.
+    #[error(transparent)]
+    Listen(std::io::Error),
+    /// The process cannot be told to stop.
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Serves until the process is told to stop.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(options: Options) -> Result<(), ServeError> {
+    let config = match (options.config, options.root) {
+        (Some(file), _) => Config::read(&file)?,
+        (None, root) => Config::of(root.unwrap_or_default(), options.listen, options.operations),
+    };
+    serve(config, shutdown_on_signal().map_err(ServeError::Signals)?).await
+}
+
+/// Serves until `stop` is cancelled.
+///
+/// # Errors
+/// When it cannot start. Nothing is left running then.
+pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeError> {
+    let ends = stop.clone().drop_guard();
+    let health = Health::default();
+    let mut registry = MetricsRegistry::default();
+    let metrics = Metrics::register(&mut registry);
+    let listener = server::bind(config.listen).await.map_err(ServeError::Listen)?;
+    if let Some(address) = config.operations {
+        let operations = server::bind(address).await.map_err(ServeError::Listen)?;
+        // It answers until the very end.
+        tokio::spawn(server::serve(operations, health.clone(), registry, CancellationToken::new()));
+    }
+    let ready = health.gate("content store");
+    let certificate = match config.tls.clone() {
+        Some(tls) => reload::certificate(tls, stop.clone())?,
+        None => tokio::sync::watch::channel(None).1,
+    };
+    let access = access(&config, &stop)?;
+    let store = Filesystem::open(&config.root)?;
+    let limits = &config.limits;
+    let settings = Settings {
+        missing_content: config.missing_content,
+        manifest_memory: limits.manifest_memory_mebibytes * 1024 * 1024,
+        open_uploads: limits.open_uploads,
+    };
+    let repositories = Repositories::new(Arc::new(store), settings);
+    tokio::spawn(sweep(repositories.clone(), limits.idle_upload_seconds, stop.clone()));
+    let idle = Duration::from_secs(limits.idle_client_seconds);
+    let bounds = Bounds { connections: limits.connections, idle, stop: Duration::from_secs(limits.stop_seconds) };
+    let server = Arc::new(Server::new(repositories, access, metrics.clone(), limits.receiving, idle));
+    tracing::info!(root = %config.root.display(), listen = %config.listen, tls = config.tls.is_some(), "serving");
+    ready.open();
+    let closing = stop.clone();
+    tokio::spawn(async move {
+        closing.cancelled().await;
+        ready.close();
+    });
+    listen::serve(listener, server, certificate, metrics, bounds, stop).await;
+    drop(ends);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn access(config: &Config, stop: &CancellationToken) -> Result<Arc<Access>, ServeError> {
+    let anonymous = config.access.anonymous_rights();
+    let key = rand::random();
+    let Some(files) = config.access.files() else { return Ok(Arc::new(Access::new(anonymous, None, &key))) };
+    let (users, files) = reload::users(files)?;
+    let access = Arc::new(Access::new(anonymous, Some(users), &key));
+    files.follow(access.clone(), stop.clone());
+    Ok(access)
+}
+
+/// Forgets uploads whose clients do not come back.
+async fn sweep(repositories: Arc<Repositories>, idle_seconds: u64, stop: CancellationToken) {
+    loop {
+        match repositories.cancel_idle_uploads(idle_seconds).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "idle uploads are forgotten"),
+            Err(error) => tracing::warn!(%error, "idle uploads could not be looked for"),
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_none() {
+            return;
+        }
+    }
+}

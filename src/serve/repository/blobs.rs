@@ -89,11 +89,22 @@ impl Repositories {
         digest: &Digest,
         target: &Digest,
     ) -> Result<(), Error> {
-        let link = Link::Layer(repository.clone(), digest.clone());
-        if !self.store.write_link(&link, target, Condition::IfAbsent).await? {
-            self.store.renew_link(&link).await?;
-        }
+        self.ensure_link(&Link::Layer(repository.clone(), digest.clone()), target).await?;
         self.saw(repository, digest);
+        Ok(())
+    }
+
+    /// Makes a link name content that is there. One that is there already may name other content for the same digest, which
+    /// another engine may have lost.
+    pub(super) async fn ensure_link(&self, link: &Link, target: &Digest) -> Result<(), Error> {
+        if self.store.write_link(link, target, Condition::IfAbsent).await? {
+            return Ok(());
+        }
+        if self.store.link(link).await?.as_ref() == Some(target) {
+            self.store.renew_link(link).await?;
+        } else {
+            self.store.write_link(link, target, Condition::Always).await?;
+        }
         Ok(())
     }
 

@@ -137,9 +137,7 @@ impl Repositories {
         self.check_complete(repository, &manifest).await?;
         self.store.put(&digest, put.bytes).await?;
         let revision = Link::Revision(repository.clone(), digest.clone());
-        if !self.store.write_link(&revision, &digest, Condition::IfAbsent).await? {
-            self.store.renew_link(&revision).await?;
-        }
+        self.ensure_link(&revision, &digest).await?;
         for tag in tags {
             let link = Link::Tag(repository.clone(), tag.clone());
             let written = self.store.write_link(&link, &digest, Condition::Always).await;

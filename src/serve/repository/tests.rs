@@ -187,6 +187,21 @@ async fn a_mount_needs_a_link_that_the_caller_may_pull() {
 }
 
 #[tokio::test]
+async fn content_that_another_engine_has_lost_can_be_pushed_again() {
+    let root = tempfile::tempdir().unwrap();
+    let (a, digest) = (name("a"), Digest::of(Algorithm::Sha512, b"content"));
+    // distribution keeps sha512 under sha256, and its collector takes that for garbage.
+    let folder = root.path().join("docker/registry/v2/repositories/a/_layers/sha512").join(digest.hex());
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("link"), super::tests::digest(b"content").as_str()).unwrap();
+    let repositories = open(root.path(), MissingContent::Reject);
+    assert!(blob(&repositories, &a, &digest).await.is_none());
+    repositories.begin_upload(&a, id(1), Algorithm::Sha512).await.unwrap();
+    repositories.finish_upload(&a, &id(1), chunk(&[b"content"]), &digest).await.unwrap();
+    assert_eq!(blob(&repositories, &a, &digest).await.unwrap(), b"content");
+}
+
+#[tokio::test]
 async fn a_manifest_is_kept_as_the_policy_says_and_byte_for_byte() {
     for (policy, image_refused, index_refused) in [
         (MissingContent::Reject, true, true),

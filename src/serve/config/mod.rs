@@ -1,0 +1,252 @@
+//! The server's configuration: one document, checked whole before anything starts. Reading it is pure.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::access::{Files, Rights};
+use super::repository::MissingContent;
+
+/// Configuration of `wharf serve`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// The folder that holds all content. It is made if it is not there.
+    pub root: PathBuf,
+    /// Address and port of the registry.
+    pub listen: SocketAddr,
+    /// Address and port of `/healthz`, `/readyz` and `/metrics`; without it, there are none.
+    #[serde(default)]
+    pub operations: Option<SocketAddr>,
+    /// Serve HTTPS, and nothing else, with this certificate. The files are taken up when they change.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// Who may do what.
+    #[serde(default)]
+    pub access: Access,
+    /// What happens to a manifest that names content which its repository does not have: `Reject` it, accept an index whose
+    /// manifests are not all there (`IndexOnly`), or `Allow` all.
+    #[serde(default)]
+    pub missing_content: MissingContent,
+    /// Bounds of what the server takes on.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// A certificate with its key.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tls {
+    /// A PEM file: the server's certificate, and those that lead to the authority.
+    pub certificate: PathBuf,
+    /// A PEM file: the certificate's private key.
+    pub key: PathBuf,
+}
+
+/// Who may do what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Access {
+    /// What those without credentials may do. Where it is not given: `Write` if there are no users, else `None`.
+    #[serde(default)]
+    pub anonymous: Option<Rights>,
+    /// A file of users, `name:hash` a line, as `htpasswd -B` writes it. It is taken up when it changes.
+    #[serde(default)]
+    pub users: Option<PathBuf>,
+    /// A file with the names of the users that may also push and delete, one a line; without it, all users may. It is taken up
+    /// when it changes.
+    #[serde(default)]
+    pub writers: Option<PathBuf>,
+}
+
+/// Bounds of what the server takes on.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections at the same time; the next is answered with 503.
+    pub connections: usize,
+    /// Requests that bring content at the same time; the next waits for ten seconds and is then answered with 429.
+    pub receiving: usize,
+    /// Uploads that are begun and not finished; the next is answered with 429.
+    pub open_uploads: usize,
+    /// Seconds after which an upload that gets nothing is forgotten.
+    pub idle_upload_seconds: u64,
+    /// Seconds that a client may leave a request or an answer without taking or giving a byte.
+    pub idle_client_seconds: u64,
+    /// Seconds that running requests get when the server is told to stop.
+    pub stop_seconds: u64,
+    /// Mebibytes of manifests that are kept in memory.
+    pub manifest_memory_mebibytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            receiving: 128,
+            open_uploads: 10_000,
+            idle_upload_seconds: 24 * 3600,
+            idle_client_seconds: 60,
+            stop_seconds: 25,
+            manifest_memory_mebibytes: 16,
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The document is malformed; the text says where.
+    #[error("{path}: {source}")]
+    Invalid {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        source: Box<serde_saphyr::Error>,
+    },
+    /// Values that do not go together.
+    #[error("{path}: {problem}")]
+    Contradiction {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+impl Config {
+    /// The configuration of a server that needs no file.
+    #[must_use]
+    pub fn of(root: PathBuf, listen: SocketAddr, operations: Option<SocketAddr>) -> Self {
+        let (tls, access, missing_content) = (None, Access::default(), MissingContent::default());
+        Self { root, listen, operations, tls, access, missing_content, limits: Limits::default() }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or what it says cannot be done.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(path, &text)
+    }
+
+    /// Reads a document; the path is for messages.
+    ///
+    /// # Errors
+    /// When it is malformed, or what it says cannot be done.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = serde_saphyr::from_str(text)
+            .map_err(|source| ConfigError::Invalid { path: path.to_owned(), source: source.into() })?;
+        match config.contradiction() {
+            None => Ok(config),
+            Some(problem) => Err(ConfigError::Contradiction { path: path.to_owned(), problem }),
+        }
+    }
+
+    fn contradiction(&self) -> Option<&'static str> {
+        let limits = &self.limits;
+        if self.access.writers.is_some() && self.access.users.is_none() {
+            return Some("access.writers names some of access.users, which is not given");
+        }
+        if self.access.users.is_none() && self.access.anonymous == Some(Rights::None) {
+            return Some("access.anonymous is None and access.users is not given: nobody could do anything");
+        }
+        if limits.connections == 0
+            || limits.receiving == 0
+            || limits.open_uploads == 0
+            || limits.idle_client_seconds == 0
+        {
+            return Some("none of limits.connections, receiving, openUploads and idleClientSeconds may be 0");
+        }
+        None
+    }
+}
+
+impl Access {
+    /// What those without credentials may do.
+    #[must_use]
+    pub fn anonymous_rights(&self) -> Rights {
+        self.anonymous.unwrap_or(if self.users.is_some() { Rights::None } else { Rights::Write })
+    }
+
+    /// The files, if there are users.
+    #[must_use]
+    pub fn files(&self) -> Option<Files> {
+        self.users.clone().map(|users| Files { users, writers: self.writers.clone() })
+    }
+}
+
+/// The JSON Schema of the document.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Config).to_value()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Config, schema};
+    use crate::serve::access::Rights;
+    use crate::serve::repository::MissingContent;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("serve.yaml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_not_said_has_a_default() {
+        let config = parse("root: /data\nlisten: 127.0.0.1:5000\n").unwrap();
+        assert_eq!(config, Config::of("/data".into(), "127.0.0.1:5000".parse().unwrap(), None));
+        assert_eq!(config.access.anonymous_rights(), Rights::Write);
+        let config = parse(
+            "root: /data\nlisten: '[::1]:5000'\noperations: 127.0.0.1:5001\nmissingContent: Reject\n\
+             tls: {certificate: a, key: b}\naccess: {users: u, writers: w}\nlimits: {connections: 7}\n",
+        )
+        .unwrap();
+        assert_eq!(config.access.anonymous_rights(), Rights::None);
+        assert_eq!((config.limits.connections, config.limits.receiving), (7, 128));
+        assert_eq!(config.missing_content, MissingContent::Reject);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        for (text, expected) in [
+            ("root: /data\n", "listen"),
+            ("root: /data\nlisten: 127.0.0.1:5000\nlisen: x\n", "3:1"),
+            ("root: /data\nlisten: here\n", "2:9"),
+            ("root: /data\nlisten: 127.0.0.1:5000\nlimits:\n  connections: many\n", "4:16"),
+            ("root: /data\nlisten: 127.0.0.1:5000\nmissingContent: Maybe\n", "3:17"),
+            ("root: /data\nlisten: 127.0.0.1:5000\naccess: {writers: w}\n", "access.users"),
+            ("root: /data\nlisten: 127.0.0.1:5000\naccess: {anonymous: None}\n", "nobody"),
+            ("root: /data\nlisten: 127.0.0.1:5000\nlimits: {receiving: 0}\n", "may be 0"),
+        ] {
+            let error = parse(text).unwrap_err();
+            let place = expected.replace(':', ", column ");
+            assert!(error.starts_with("serve.yaml: "), "{error}");
+            assert!(error.contains(expected) || error.contains(&place), "{expected}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_field_of_the_schema_is_described() {
+        let schema = schema().to_string();
+        for field in ["root", "manifestMemoryMebibytes", "writers", "missingContent"] {
+            assert!(schema.contains(&format!("\"{field}\":")), "{field}");
+        }
+        assert!(schema.contains("additionalProperties\":false"));
+    }
+}

@@ -1,0 +1,236 @@
+//! The only table of status codes: what each refusal is to a client. What happened inside is for the log alone.
+
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use hyper::{HeaderMap, Method, Response, StatusCode};
+use thiserror::Error;
+
+use super::body::{Answer, Broken};
+use super::route::RouteError;
+use super::uploads::progress_headers;
+use crate::oci::path::InvalidPath;
+use crate::oci::tag::InvalidReference;
+use crate::oci::{ErrorCode, RepositoryName};
+use crate::serve::access::Unknown;
+use crate::serve::repository::Error;
+
+/// How a client is asked for its name.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"wharf\", charset=\"UTF-8\"");
+
+/// Why a request is refused.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    /// It asks for nothing.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// Nobody is known by these credentials.
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+    /// Credentials are needed.
+    #[error("this needs a user name and a password")]
+    Unauthorized,
+    /// The caller may not do this.
+    #[error("this user may not push or delete")]
+    Denied,
+    /// The domain refuses it.
+    #[error("{error}")]
+    Repository {
+        /// Where, for the headers of uploads.
+        repository: RepositoryName,
+        /// Why.
+        error: Error,
+    },
+    /// The body cannot be read.
+    #[error("the request's body could not be read: {0}")]
+    Body(#[from] Broken),
+    /// A header is malformed, or stands there twice.
+    #[error("the header {0} is malformed or repeated")]
+    Header(HeaderName),
+    /// A range that the content does not have.
+    #[error("the content has {0} bytes, none of which the Range header asks for")]
+    Range(u64),
+    /// As many clients as may be are bringing content.
+    #[error("too many requests are bringing content")]
+    Busy,
+}
+
+struct Row(StatusCode, ErrorCode);
+
+impl Refusal {
+    fn row(&self, method: &Method) -> Row {
+        use ErrorCode as Code;
+        use StatusCode as Status;
+        match self {
+            Self::Route(error) => route_row(error, method),
+            Self::Unknown(Unknown::Credentials) | Self::Unauthorized => Row(Status::UNAUTHORIZED, Code::Unauthorized),
+            Self::Unknown(Unknown::Busy) => Row(Status::SERVICE_UNAVAILABLE, Code::Unavailable),
+            Self::Denied => Row(Status::FORBIDDEN, Code::Denied),
+            Self::Repository { error, .. } => repository_row(error),
+            Self::Body(Broken::TooLong(_)) => Row(Status::PAYLOAD_TOO_LARGE, Code::SizeInvalid),
+            Self::Body(Broken::Idle(_)) => Row(Status::REQUEST_TIMEOUT, Code::SizeInvalid),
+            Self::Body(Broken::Connection(_)) => Row(Status::BAD_REQUEST, Code::SizeInvalid),
+            Self::Header(_) => Row(Status::BAD_REQUEST, Code::Unsupported),
+            Self::Range(_) => Row(Status::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
+            Self::Busy => Row(Status::TOO_MANY_REQUESTS, Code::TooManyRequests),
+        }
+    }
+
+    /// The answer to a request that is refused.
+    #[must_use]
+    pub fn answer(&self, method: &Method) -> Response<Answer> {
+        let Row(status, code) = self.row(method);
+        // What failed inside is nobody's business outside.
+        let message = match status {
+            StatusCode::INTERNAL_SERVER_ERROR => "the server failed; its log says why".to_owned(),
+            StatusCode::INSUFFICIENT_STORAGE => "the registry has no room left".to_owned(),
+            _ => self.to_string(),
+        };
+        let body = code.body(&message);
+        let mut headers = self.headers(status);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let body = if method == Method::HEAD { Answer::empty() } else { Answer::whole(body.into()) };
+        let mut answer = Response::new(body);
+        *answer.status_mut() = status;
+        *answer.headers_mut() = headers;
+        answer
+    }
+
+    fn headers(&self, status: StatusCode) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        match self {
+            Self::Route(RouteError::Method { allowed }) => {
+                headers.insert(ALLOW, HeaderValue::from_static(allowed));
+            }
+            Self::Repository { repository, error: Error::OutOfOrder { progress, .. } } => {
+                progress_headers(&mut headers, repository, progress);
+            }
+            Self::Range(length) => {
+                if let Ok(value) = HeaderValue::try_from(format!("bytes */{length}")) {
+                    headers.insert(hyper::header::CONTENT_RANGE, value);
+                }
+            }
+            _ => {}
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, CHALLENGE);
+        }
+        if matches!(
+            status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS | StatusCode::INSUFFICIENT_STORAGE
+        ) {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        // The rest of a body that nobody wants is not waited for.
+        if matches!(self, Self::Body(_) | Self::Header(_)) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        headers
+    }
+
+    /// Whether the server, and not the client, is at fault.
+    #[must_use]
+    pub fn is_ours(&self, method: &Method) -> bool {
+        self.row(method).0.is_server_error()
+    }
+}
+
+fn route_row(error: &RouteError, method: &Method) -> Row {
+    use ErrorCode as Code;
+    use StatusCode as Status;
+    // Whoever looks for what cannot be is told that it is not there; whoever brings it, what is wrong with it.
+    let looks = method == Method::GET || method == Method::HEAD || method == Method::DELETE;
+    match error {
+        RouteError::Encoding | RouteError::Query(_) => Row(Status::BAD_REQUEST, Code::Unsupported),
+        RouteError::Path(InvalidPath::Unknown) => Row(Status::NOT_FOUND, Code::NameUnknown),
+        RouteError::Path(InvalidPath::Name(_)) | RouteError::Name(_) => Row(Status::BAD_REQUEST, Code::NameInvalid),
+        RouteError::Path(InvalidPath::Reference(_)) if looks => Row(Status::NOT_FOUND, Code::ManifestUnknown),
+        RouteError::Path(InvalidPath::Digest(_) | InvalidPath::Reference(InvalidReference::Digest(_)))
+        | RouteError::Digest(_) => Row(Status::BAD_REQUEST, Code::DigestInvalid),
+        RouteError::Path(InvalidPath::Reference(_)) | RouteError::Tag(_) => {
+            Row(Status::BAD_REQUEST, Code::ManifestInvalid)
+        }
+        RouteError::Method { .. } => Row(Status::METHOD_NOT_ALLOWED, Code::Unsupported),
+        RouteError::Upload => Row(Status::NOT_FOUND, Code::BlobUploadUnknown),
+    }
+}
+
+fn repository_row(error: &Error) -> Row {
+    use ErrorCode as Code;
+    use StatusCode as Status;
+    match error {
+        Error::BlobUnknown(_) => Row(Status::NOT_FOUND, Code::BlobUnknown),
+        Error::UploadUnknown => Row(Status::NOT_FOUND, Code::BlobUploadUnknown),
+        Error::UploadBusy => Row(Status::SERVICE_UNAVAILABLE, Code::BlobUploadInvalid),
+        Error::TooManyUploads => Row(Status::TOO_MANY_REQUESTS, Code::TooManyRequests),
+        Error::OutOfOrder { .. } => Row(Status::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid),
+        Error::ChunkLength { .. } => Row(Status::BAD_REQUEST, Code::SizeInvalid),
+        Error::Receive(_) => Row(Status::BAD_REQUEST, Code::BlobUploadInvalid),
+        Error::WrongDigest { .. } => Row(Status::BAD_REQUEST, Code::DigestInvalid),
+        Error::ManifestUnknown(_) => Row(Status::NOT_FOUND, Code::ManifestUnknown),
+        Error::ManifestInvalid(_) => Row(Status::BAD_REQUEST, Code::ManifestInvalid),
+        // 404 is what the protocol's table of codes has for it.
+        Error::MissingContent(_) => Row(Status::NOT_FOUND, Code::ManifestBlobUnknown),
+        Error::RepositoryUnknown(_) => Row(Status::NOT_FOUND, Code::NameUnknown),
+        Error::Store(error) if error.is_full() => Row(Status::INSUFFICIENT_STORAGE, Code::Unavailable),
+        Error::Store(_) | Error::Task(_) => Row(Status::INTERNAL_SERVER_ERROR, Code::Unavailable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+    use hyper::{Method, StatusCode};
+
+    use super::{Broken, Refusal, RouteError};
+    use crate::oci::path::InvalidPath;
+    use crate::serve::access::Unknown;
+    use crate::serve::repository::Error;
+    use crate::serve::store::StoreError;
+
+    fn store(kind: std::io::ErrorKind) -> Refusal {
+        let source = std::io::Error::new(kind, "secret detail");
+        let error = Error::Store(StoreError { doing: "write", what: "/secret".to_owned(), source });
+        Refusal::Repository { repository: "a".parse().unwrap(), error }
+    }
+
+    #[test]
+    fn each_refusal_has_its_status_and_headers() {
+        let domain = |error| Refusal::Repository { repository: "a".parse().unwrap(), error };
+        let reference = InvalidPath::Reference("-".parse::<crate::oci::Reference>().unwrap_err());
+        for (refusal, method, status) in [
+            (Refusal::Route(RouteError::Path(reference)), Method::GET, 404),
+            (Refusal::Route(RouteError::Path(reference)), Method::PUT, 400),
+            (Refusal::Route(RouteError::Method { allowed: "GET" }), Method::PUT, 405),
+            (Refusal::Unknown(Unknown::Credentials), Method::GET, 401),
+            (Refusal::Unauthorized, Method::GET, 401),
+            (Refusal::Denied, Method::PUT, 403),
+            (Refusal::Busy, Method::PUT, 429),
+            (Refusal::Body(Broken::TooLong(1)), Method::PUT, 413),
+            (Refusal::Body(Broken::Idle(1)), Method::PUT, 408),
+            (domain(Error::UploadBusy), Method::PATCH, 503),
+            (domain(Error::UploadUnknown), Method::PATCH, 404),
+            (store(std::io::ErrorKind::StorageFull), Method::PUT, 507),
+            (store(std::io::ErrorKind::PermissionDenied), Method::PUT, 500),
+        ] {
+            let answer = refusal.answer(&method);
+            assert_eq!(answer.status(), status, "{refusal}");
+            let headers = answer.headers();
+            assert_eq!(headers.contains_key(WWW_AUTHENTICATE), status == 401);
+            assert_eq!(headers.contains_key(ALLOW), status == 405);
+            assert_eq!(headers.contains_key(RETRY_AFTER), [429, 503, 507].contains(&status));
+            assert_eq!(refusal.is_ours(&method), status >= 500);
+        }
+    }
+
+    #[test]
+    fn what_failed_inside_is_not_told_outside() {
+        for kind in [std::io::ErrorKind::StorageFull, std::io::ErrorKind::PermissionDenied] {
+            let answer = store(kind).answer(&Method::GET);
+            let super::Answer::Whole(Some(body)) = answer.into_body() else { panic!("no body") };
+            assert!(!String::from_utf8_lossy(&body).contains("secret"));
+        }
+        assert_eq!(store(std::io::ErrorKind::Other).answer(&Method::HEAD).status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+}

@@ -1,0 +1,174 @@
+//! The edge: requests in, answers out, one log line each. It decides nothing but who may ask what; the rest is the
+//! domain's. It must never put into an answer what the domain does not say.
+
+mod body;
+mod content;
+mod error;
+mod metrics;
+mod route;
+mod uploads;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RANGE, USER_AGENT,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use self::error::Refusal;
+use self::route::{Route, route};
+use super::access::{Access, Caller, Rights};
+use super::repository::{Error, Repositories};
+use crate::oci::RepositoryName;
+
+pub use body::Answer;
+pub use metrics::Metrics;
+
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+/// How long a request waits until it may bring content.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What may stand in a request once at most: what two of them mean, two servers may see differently.
+const ONCE: [HeaderName; 6] = [AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, RANGE];
+
+/// Answers requests.
+pub struct Server {
+    repositories: Arc<Repositories>,
+    access: Arc<Access>,
+    metrics: Metrics,
+    receiving: Semaphore,
+    idle: Duration,
+}
+
+/// An answer without a body.
+fn answer<'a>(status: StatusCode, headers: impl IntoIterator<Item = (HeaderName, &'a str)>) -> Response<Answer> {
+    let mut response = Response::new(Answer::empty());
+    *response.status_mut() = status;
+    for (name, text) in headers {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+/// Says in which repository the domain refused something.
+fn in_repository(repository: &RepositoryName) -> impl Fn(Error) -> Refusal + use<> {
+    let repository = repository.clone();
+    move |error| Refusal::Repository { repository: repository.clone(), error }
+}
+
+impl Server {
+    /// One for these repositories. `receiving` is how many requests may bring content at the same time, `idle` how long one
+    /// may bring nothing.
+    #[must_use]
+    pub fn new(
+        repositories: Arc<Repositories>,
+        access: Arc<Access>,
+        metrics: Metrics,
+        receiving: usize,
+        idle: Duration,
+    ) -> Self {
+        Self { repositories, access, metrics, receiving: Semaphore::new(receiving), idle }
+    }
+
+    /// Answers a request.
+    pub async fn handle(&self, request: Request<Incoming>, client: SocketAddr) -> Response<Answer> {
+        let start = Instant::now();
+        let method = request.method().clone();
+        let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+        let agent =
+            request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let mut user = None;
+        let result = self.decide(request, &mut user).await;
+        let (mut response, refusal) = match result {
+            Ok(response) => (response, None),
+            Err(refusal) => (refusal.answer(&method), Some(refusal)),
+        };
+        response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+        let status = response.status().as_u16();
+        let (length, elapsed) = (response.body().size_hint().exact().unwrap_or_default(), start.elapsed());
+        self.metrics.answered(&method, status, length, elapsed);
+        let (user, milliseconds) = (user.as_deref().unwrap_or("-"), elapsed.as_secs_f64() * 1000.0);
+        match refusal {
+            Some(refusal) if refusal.is_ours(&method) => {
+                tracing::error!(%client, user, %method, target, status, length, milliseconds, agent, reason = %refusal, "failed");
+            }
+            Some(refusal) => {
+                tracing::info!(%client, user, %method, target, status, length, milliseconds, agent, reason = %refusal, "refused");
+            }
+            None => tracing::info!(%client, user, %method, target, status, length, milliseconds, agent, "answered"),
+        }
+        response
+    }
+
+    async fn decide(
+        &self,
+        request: Request<Incoming>,
+        user: &mut Option<Arc<str>>,
+    ) -> Result<Response<Answer>, Refusal> {
+        let headers = request.headers();
+        if let Some(name) = ONCE.iter().find(|name| headers.get_all(*name).iter().nth(1).is_some()) {
+            return Err(Refusal::Header(name.clone()));
+        }
+        let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let caller = self.access.identify(authorization, Instant::now()).await?;
+        user.clone_from(&caller.name);
+        if caller.rights == Rights::None {
+            return Err(Refusal::Unauthorized);
+        }
+        let route = route(request.method(), request.uri().path(), request.uri().query().unwrap_or_default())?;
+        if caller.rights < route.needs() {
+            return Err(if caller.name.is_none() { Refusal::Unauthorized } else { Refusal::Denied });
+        }
+        self.dispatch(route, request, &caller).await
+    }
+
+    async fn dispatch(
+        &self,
+        route: Route,
+        request: Request<Incoming>,
+        caller: &Caller,
+    ) -> Result<Response<Answer>, Refusal> {
+        match route {
+            Route::Base => self.base(caller, request.method()),
+            Route::GetBlob(name, digest) => self.get_blob(name, digest, &request, caller).await,
+            Route::DeleteBlob(name, digest) => self.delete_blob(name, digest).await,
+            Route::BeginUpload(name, begin) => self.begin_upload(name, begin, request).await,
+            Route::UploadProgress(name, id) => self.upload_progress(name, id).await,
+            Route::Append(name, id) => self.append(name, id, request).await,
+            Route::FinishUpload(name, id, digest) => self.finish_upload(name, id, digest, request).await,
+            Route::CancelUpload(name, id) => self.cancel_upload(name, id).await,
+            Route::GetManifest(name, reference) => self.get_manifest(name, reference, &request).await,
+            Route::PutManifest(name, reference, tags) => self.put_manifest(name, reference, tags, request).await,
+            Route::DeleteManifest(name, reference) => self.delete_manifest(name, reference).await,
+            Route::Tags(name, last, limit) => self.tags(name, last, limit, request.method()).await,
+            Route::Referrers(name, digest, kind, last) => {
+                self.referrers(name, digest, kind, last, request.method()).await
+            }
+        }
+    }
+
+    /// Clients learn here whether they need credentials. Where users may do more than the anonymous, those who bring none
+    /// are asked: without that, `docker login` and a push by one of them would never send any.
+    fn base(&self, caller: &Caller, method: &Method) -> Result<Response<Answer>, Refusal> {
+        if caller.name.is_none() && self.access.has_users() {
+            return Err(Refusal::Unauthorized);
+        }
+        let mut response = answer(StatusCode::OK, [(CONTENT_TYPE, "application/json"), (CONTENT_LENGTH, "2")]);
+        if method != Method::HEAD {
+            *response.body_mut() = Answer::whole(bytes::Bytes::from_static(b"{}"));
+        }
+        Ok(response)
+    }
+
+    /// Waits until another request may bring content.
+    async fn turn_to_receive(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        let turn = tokio::time::timeout(PATIENCE, self.receiving.acquire()).await;
+        turn.ok().and_then(Result::ok).ok_or(Refusal::Busy)
+    }
+}

@@ -1,0 +1,238 @@
+//! Connections: accepted up to a bound, over TLS or not, in HTTP/1.1 or HTTP/2, and let go in order when the server stops.
+//! A client that neither gives nor takes a byte must never hold one for long.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Sleep;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::http::{Metrics, Server};
+
+/// The longest head of a request that is read.
+const LARGEST_HEAD: usize = 64 * 1024;
+/// Requests at the same time on one HTTP/2 connection.
+const STREAMS: u32 = 64;
+/// How many bytes tell HTTP/2 from HTTP/1.1.
+const GREETING: usize = 24;
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long to wait after the system refused to accept, for want of descriptors for example.
+const AFTER_REFUSAL: Duration = Duration::from_millis(100);
+/// What a connection beyond the limit is told.
+const TURNED_AWAY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Type: application/json\r\n\
+    Content-Length: 82\r\nConnection: close\r\n\r\n\
+    {\"errors\":[{\"code\":\"UNAVAILABLE\",\"message\":\"too many connections are open here\"}]}";
+
+/// The certificate in force, where there is one.
+pub type Certificate = watch::Receiver<Option<Arc<rustls::ServerConfig>>>;
+
+/// What connections are bound by.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How many there may be.
+    pub connections: usize,
+    /// How long one may rest in the middle of something.
+    pub idle: Duration,
+    /// How long running requests may go on after `stop`.
+    pub stop: Duration,
+}
+
+/// Accepts connections until `stop` is cancelled, then waits for running requests.
+pub async fn serve(
+    listener: TcpListener,
+    server: Arc<Server>,
+    certificate: Certificate,
+    metrics: Metrics,
+    bounds: Bounds,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(bounds.connections));
+    let running = TaskTracker::new();
+    let abort = CancellationToken::new();
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(AFTER_REFUSAL).await;
+                continue;
+            }
+        };
+        // Answers are written whole; holding back their last packet helps nobody.
+        let _ = stream.set_nodelay(true);
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            metrics.turned_away.inc();
+            turn_away(&running, stream, certificate.borrow().is_some(), bounds.idle);
+            continue;
+        };
+        let connection =
+            connection(stream, client, server.clone(), certificate.borrow().clone(), bounds.idle, stop.clone());
+        let (metrics, abort) = (metrics.clone(), abort.clone());
+        running.spawn(async move {
+            metrics.connections.inc();
+            abort.run_until_cancelled(connection).await;
+            metrics.connections.dec();
+            drop(place);
+        });
+    }
+    drop(listener);
+    running.close();
+    if tokio::time::timeout(bounds.stop, running.wait()).await.is_err() {
+        tracing::warn!(connections = running.len(), "requests that are still running are cut off");
+        abort.cancel();
+        running.wait().await;
+    }
+}
+
+fn turn_away(running: &TaskTracker, mut stream: TcpStream, tls: bool, idle: Duration) {
+    // Without a handshake there is no way to say it to a client of TLS.
+    if !tls {
+        running.spawn(async move {
+            let _ = tokio::time::timeout(idle, stream.write_all(TURNED_AWAY)).await;
+        });
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    client: SocketAddr,
+    server: Arc<Server>,
+    certificate: Option<Arc<rustls::ServerConfig>>,
+    idle: Duration,
+    stop: CancellationToken,
+) {
+    let Some(certificate) = certificate else { return http(stream, client, server, idle, stop).await };
+    match tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(certificate).accept(stream)).await {
+        Ok(Ok(stream)) => http(stream, client, server, idle, stop).await,
+        Ok(Err(error)) => tracing::debug!(%client, %error, "the TLS handshake failed"),
+        Err(_) => tracing::debug!(%client, "the TLS handshake took too long"),
+    }
+}
+
+async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    client: SocketAddr,
+    server: Arc<Server>,
+    idle: Duration,
+    stop: CancellationToken,
+) {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(LARGEST_HEAD);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(u32::try_from(LARGEST_HEAD).unwrap_or(u32::MAX))
+        .keep_alive_interval(idle)
+        .keep_alive_timeout(idle);
+    let service = service_fn(move |request| {
+        let server = server.clone();
+        async move { Ok::<_, std::convert::Infallible>(server.handle(request, client).await) }
+    });
+    let stream = TokioIo::new(Watched::new(stream, idle));
+    let mut connection = pin!(builder.serve_connection(stream, service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%client, %error, "a connection ended early");
+    }
+}
+
+/// A connection whose client must say what it wants, and take what it is given: a write that makes no progress for too long
+/// fails, and so does a read before the version of HTTP is known. After that, what a client does not send is watched where
+/// it is read, because between requests it may rest.
+struct Watched<S> {
+    stream: S,
+    idle: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
+    greeting: Option<Pin<Box<Sleep>>>,
+    received: usize,
+}
+
+impl<S> Watched<S> {
+    fn new(stream: S, idle: Duration) -> Self {
+        let greeting = Some(Box::pin(tokio::time::sleep(idle)));
+        Self { stream, idle, stalled: None, greeting, received: 0 }
+    }
+
+    fn watch<T>(&mut self, context: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if progress.is_ready() {
+            self.stalled = None;
+            return progress;
+        }
+        let idle = self.idle;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+        stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if self.greeting.is_some() {
+            self.received += buffer.filled().len() - before;
+            if self.received >= GREETING {
+                self.greeting = None;
+            }
+        }
+        match &mut self.greeting {
+            Some(late) if read.is_pending() => {
+                late.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+            }
+            _ => read,
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let progress = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watch(context, progress)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let progress = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.watch(context, progress)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let progress = Pin::new(&mut self.stream).poll_flush(context);
+        self.watch(context, progress)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let progress = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.watch(context, progress)
+    }
+}
