@@ -32,7 +32,7 @@ test-cluster: ## End to end on the real cluster.
 
 test-long: test ## The long versions of the tests; none yet beyond those of `test`.
 
-bench: ## Measure the operator and the agent on the real cluster.
+bench: ## Measure the registry engines on loopback, and the operator and the agent on the real cluster.
 	@dev/bench
 
 generate: ## Write crds/, the goldens, the charts' copies and deploy/ anew.
