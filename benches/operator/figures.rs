@@ -1,12 +1,9 @@
 //! The figures: what was measured, beside the goals. It must never show a number that was not measured in this run.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
-
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::process::Memory;
+use crate::support::values::{Values, machine, percentile, range, write};
 
 /// How the values of a figure become the number that is shown.
 #[derive(Clone, Copy)]
@@ -83,26 +80,20 @@ const TABLE: &[Line] = &[
 pub struct Figures {
     many: usize,
     suspended: bool,
-    values: BTreeMap<String, Vec<f64>>,
+    values: Values,
 }
 
 impl Figures {
     pub fn new(many: usize, suspended: bool) -> Self {
-        Self { many, suspended, values: BTreeMap::new() }
+        Self { many, suspended, values: Values::default() }
     }
 
     pub fn add(&mut self, figure: &str, value: f64) {
-        self.values.entry(figure.to_owned()).or_default().push(value);
+        self.values.add(figure, value);
     }
 
     pub fn memory(&mut self, figure: &str, memory: Memory) {
-        self.add(figure, memory.resident);
-        self.add(&format!("{figure} allocated"), memory.allocated);
-        self.add(&format!("{figure} peak"), memory.peak);
-        eprintln!(
-            "    {figure}: {:.1} MiB resident, {:.1} of it allocated, {:.1} at most",
-            memory.resident, memory.allocated, memory.peak
-        );
+        self.values.memory(figure, memory);
     }
 
     /// A table in Markdown, so that it can stand in the documentation as it is.
@@ -113,8 +104,7 @@ impl Figures {
         for line in TABLE {
             let Some(values) = self.values.get(line.figure) else { continue };
             let goal = line.goal.map_or(String::new(), |goal| format!("<= {goal} {}", line.unit));
-            let (low, high) =
-                (values.iter().copied().fold(f64::MAX, f64::min), values.iter().copied().fold(0.0, f64::max));
+            let (low, high) = range(values);
             let shown = shown(values, line.of);
             let missed = if line.goal.is_some_and(|goal| shown > goal) { " **missed**" } else { "" };
             println!("| {} | {} | {shown:.2} {}{missed} | {low:.2} to {high:.2} |", line.what, goal.trim(), line.unit);
@@ -123,37 +113,21 @@ impl Figures {
 
     /// All values, so that another program can compare runs.
     pub fn write(&self) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench/operator.json");
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let document: Value = json!({
+        let document = json!({
             "machine": machine(),
             "many": self.many,
             "manyAreSuspended": self.suspended,
-            "values": self.values,
+            "values": self.values.to_json(),
         });
-        std::fs::write(&path, serde_json::to_string_pretty(&document).unwrap()).unwrap();
-        eprintln!("written to {}", path.display());
+        write("operator", &document);
     }
 }
 
 fn shown(values: &[f64], of: Of) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let place = match of {
-        Of::Middle => sorted.len().div_ceil(2),
-        Of::NinetyFifth => (sorted.len() * 95).div_ceil(100),
-        Of::Largest => sorted.len(),
+    let percent = match of {
+        Of::Middle => 50,
+        Of::NinetyFifth => 95,
+        Of::Largest => 100,
     };
-    sorted[place - 1]
-}
-
-/// What the figures were measured on.
-fn machine() -> String {
-    let said = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).output().expect("a usual program");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    };
-    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kibibytes: u64 = memory.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
-    format!("{} processors, {} GiB, Linux {}", said("nproc", &[]), kibibytes / 1024 / 1024, said("uname", &["-r"]))
+    percentile(values, percent)
 }

@@ -18,6 +18,8 @@ mod audit;
 mod cluster;
 mod figures;
 mod process;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,7 @@ use jiff::Timestamp;
 use audit::{Mark, Request, summary};
 use cluster::{Cluster, condition, together, until};
 use figures::Figures;
+use support::setting;
 
 /// How many Registries with pods are made one after another, and at once.
 const FEW: usize = 20;
@@ -33,13 +36,6 @@ const FEW: usize = 20;
 const NODES: usize = 100;
 /// How long a process is left alone before its memory is looked at.
 const SETTLE: Duration = Duration::from_secs(20);
-
-/// A number from the environment.
-fn setting(name: &str, otherwise: usize) -> usize {
-    std::env::var(name)
-        .ok()
-        .map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: a number")))
-}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {

@@ -1,27 +1,12 @@
-//! Looks at Wharf's processes from outside: the test cluster's nodes run on this machine, so `/proc` shows them.
+//! Finds Wharf's processes: the test cluster's nodes run on this machine, so `/proc` shows them.
 //! It must never take a process of another cluster for ours: a process is found by the UID of its pod.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use jiff::Timestamp;
 
-/// A running process of Wharf.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    pub pid: u32,
-}
-
-/// What a process holds in memory, in MiB.
-#[derive(Clone, Copy, Debug)]
-pub struct Memory {
-    /// All that is resident, the program's own pages included.
-    pub resident: f64,
-    /// Of it, what the process allocated.
-    pub allocated: f64,
-    /// The most that was ever resident.
-    pub peak: f64,
-}
+use crate::support::process::seconds;
+pub use crate::support::process::{Memory, Process};
 
 impl Process {
     /// The process of Wharf in the pod of that UID.
@@ -33,33 +18,6 @@ impl Process {
             let command = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
             (groups.contains(uid) && command.starts_with("/usr/bin/wharf")).then_some(Self { pid })
         })
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/{name}", self.pid))
-    }
-
-    pub fn memory(&self) -> Memory {
-        let status = std::fs::read_to_string(self.file("status")).expect("the process runs");
-        let mebibytes = |key: &str| -> f64 {
-            let line = status.lines().find(|line| line.starts_with(key)).expect("the kernel tells it");
-            let kibibytes: u32 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-            f64::from(kibibytes) / 1024.0
-        };
-        Memory { resident: mebibytes("VmRSS:"), allocated: mebibytes("RssAnon:"), peak: mebibytes("VmHWM:") }
-    }
-
-    /// The fields of `/proc/PID/stat` after the program's name.
-    fn stat(&self) -> Vec<u64> {
-        let stat = std::fs::read_to_string(self.file("stat")).expect("the process runs");
-        let fields = stat.rsplit(')').next().unwrap();
-        fields.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect()
-    }
-
-    /// Seconds of processor time that it has used.
-    pub fn processor(&self) -> f64 {
-        let stat = self.stat();
-        seconds(stat[11] + stat[12])
     }
 
     /// When it started, to a hundredth of a second.
@@ -87,9 +45,4 @@ impl Process {
             .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
             .sum()
     }
-}
-
-/// Clock ticks as seconds; Linux shows 100 a second to every program.
-fn seconds(ticks: u64) -> f64 {
-    ticks as f64 / 100.0
 }

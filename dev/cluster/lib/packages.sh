@@ -31,12 +31,16 @@ need_packages() {
   local missing
   PATH=$PATH:/usr/sbin:/sbin
   mapfile -t missing < <(missing_packages)
-  [[ ${#missing[@]} -gt 0 ]] || return 0
-  local command=(apt-get install -y --no-install-recommends "${missing[@]}")
+  [[ ${#missing[@]} -eq 0 ]] || install_packages "${missing[@]}"
+}
+
+# install_packages PACKAGE...
+install_packages() {
+  local command=(apt-get install -y --no-install-recommends "$@")
   if [[ $EUID -ne 0 || ! -e /etc/debian_version ]]; then
     unable "missing packages; on Debian: ${command[*]}"
   fi
-  say "installing Debian packages: ${missing[*]}"
+  say "installing Debian packages: $*"
   if ! DEBIAN_FRONTEND=noninteractive timeout 900 "${command[@]}" >&2; then
     say "once more, with fresh package lists"
     timeout 300 apt-get update >&2 || unable "apt-get update failed"
