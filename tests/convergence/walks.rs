@@ -59,7 +59,7 @@ fn spec(random: &mut StdRng, place: Place, size: &mut u32) -> Value {
             json!({"annotations": {"example.com/role": format!("role-{}", random.random_range(0..2))}});
     }
     if random.random_bool(0.5) {
-        spec["networkPolicy"] = json!({"mode": if random.random_bool(0.5) { "Ports" } else { "Off" }});
+        spec["networkPolicy"] = json!({"mode": if random.random_bool(0.5) { "Ports" } else { "None" }});
     }
     spec["podTemplate"] = pod_template(random);
     spec

@@ -39,7 +39,7 @@ impl Spec {
         let mut one_in = |number: u32| random.random_ratio(1, number);
         Self {
             deletion_policy: if one_in(3) { "Delete" } else { "Retain" },
-            network_policy: if one_in(3) { "Off" } else { "Ports" },
+            network_policy: if one_in(3) { "None" } else { "Ports" },
             accounts: if one_in(3) { &[] } else { &["default"] },
             suspend: one_in(6),
             label: random.random_range(0..3),
