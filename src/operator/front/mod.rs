@@ -4,7 +4,7 @@
 //!
 //! | in memory | who moves it | what a restart does |
 //! |---|---|---|
-//! | the verdict on a front | this loop: when its inputs change, soon after a failure, else every ten minutes | the status keeps its word until the next proof |
+//! | the verdict on a front | this loop: when its inputs change, soon after a failure, else every hour | the status keeps its word until the next proof |
 
 pub mod probe;
 mod target;
@@ -38,7 +38,7 @@ use crate::api::registry::ServiceType;
 /// How often to look whether a proof is due. Looking costs no request.
 const TICK: Duration = Duration::from_secs(3);
 /// How long a success stands, before jitter.
-const RENEWAL: Duration = Duration::from_secs(600);
+const RENEWAL: Duration = Duration::from_secs(3600);
 /// How soon after a first failure the next proof is tried; doubled with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// The longest time between two proofs of a front that fails.
@@ -258,7 +258,7 @@ mod tests {
         let clean = |verdict| Outcome { verdict, left_behind: false };
         let (proven, failure) = (|| clean(Verdict::proven()), || clean(failure()));
         assert!(fronts.note("1", front("a"), proven(), now, 0.5));
-        assert!(!due_after(599, "a") && due_after(600, "a") && due_after(0, "b"));
+        assert!(!due_after(3599, "a") && due_after(3600, "a") && due_after(0, "b"));
         assert!(!fronts.note("1", front("a"), proven(), now, 0.5), "nothing new");
         // A failure is looked at again soon, then more and more seldom.
         assert!(fronts.note("1", front("a"), failure(), now, 0.5));
