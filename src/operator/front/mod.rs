@@ -1,6 +1,6 @@
 //! The fronts of Registries: what clients beyond the cluster meet first, an ingress controller, a Gateway or a load balancer.
 //! From time to time an upload is sent through each of them, and the passes find in memory what became of it. Nothing here
-//! may hold up a pass, send a credential to whom it has not verified, or leave anything behind in a registry.
+//! may hold up a pass, send a credential to whom it has not verified, or leave the content of an upload behind.
 //!
 //! | in memory | who moves it | what a restart does |
 //! |---|---|---|
