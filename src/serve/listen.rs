@@ -13,13 +13,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::http::{Metrics, Server};
+use super::linger::Lingering;
 
 /// The longest head of a request that is read.
 const LARGEST_HEAD: usize = 64 * 1024;
@@ -31,6 +32,8 @@ const GREETING: usize = 24;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long to wait after the system refused to accept, for want of descriptors for example.
 const AFTER_REFUSAL: Duration = Duration::from_millis(100);
+/// How many connections beyond the limit are told so at the same time; what comes on top is closed without a word.
+const TURNING_AWAY: usize = 64;
 /// What a connection beyond the limit is told.
 const TURNED_AWAY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Type: application/json\r\n\
     Content-Length: 82\r\nConnection: close\r\n\r\n\
@@ -60,6 +63,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(bounds.connections));
+    let outside = Arc::new(Semaphore::new(TURNING_AWAY));
     let running = TaskTracker::new();
     let abort = CancellationToken::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -75,7 +79,10 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         let Ok(place) = places.clone().try_acquire_owned() else {
             metrics.turned_away.inc();
-            turn_away(&running, stream, certificate.borrow().is_some(), bounds.idle);
+            // Without a handshake there is no way to say it to a client of TLS.
+            if let (None, Ok(place)) = (&*certificate.borrow(), outside.clone().try_acquire_owned()) {
+                running.spawn(turn_away(stream, bounds.idle, place));
+            }
             continue;
         };
         let connection =
@@ -97,13 +104,10 @@ pub async fn serve(
     }
 }
 
-fn turn_away(running: &TaskTracker, mut stream: TcpStream, tls: bool, idle: Duration) {
-    // Without a handshake there is no way to say it to a client of TLS.
-    if !tls {
-        running.spawn(async move {
-            let _ = tokio::time::timeout(idle, stream.write_all(TURNED_AWAY)).await;
-        });
-    }
+async fn turn_away(stream: TcpStream, idle: Duration, _place: OwnedSemaphorePermit) {
+    let mut stream = Lingering::new(stream);
+    let _ = tokio::time::timeout(idle, stream.write_all(TURNED_AWAY)).await;
+    let _ = stream.shutdown().await;
 }
 
 async fn connection(
@@ -114,6 +118,7 @@ async fn connection(
     idle: Duration,
     stop: CancellationToken,
 ) {
+    let stream = Lingering::new(stream);
     let Some(certificate) = certificate else { return http(stream, client, server, idle, stop).await };
     match tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(certificate).accept(stream)).await {
         Ok(Ok(stream)) => http(stream, client, server, idle, stop).await,

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod config;
 pub mod http;
+mod linger;
 pub mod listen;
 mod reload;
 pub mod repository;

@@ -170,6 +170,14 @@ async fn manifests_that_are_not_what_they_say_are_refused() {
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code), "{content_type} {by}");
         assert_eq!(client.get(&target).await.status, StatusCode::NOT_FOUND);
     }
+    // A client that sends all before it reads gets the answer too.
+    let mut stream = TcpStream::connect(process.address).unwrap();
+    let size = 64 * 1024 * 1024;
+    write!(stream, "PUT /v2/a/manifests/x HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n").unwrap();
+    stream.write_all(&vec![b' '; size]).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 413 ") && text.contains("SIZE_INVALID"), "{text}");
     // Elsewhere the blob exists, but this repository has no link to it.
     let answer = client.put_manifest("b", "x", &good).await.unwrap();
     assert_eq!(answer.code(), "MANIFEST_BLOB_UNKNOWN");
