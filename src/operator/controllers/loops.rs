@@ -1,0 +1,166 @@
+//! The loops beside the Registry controller, one for each thing that spans Registries: the authority, the node plan, the
+//! `NodeRuntime`s, the certificates in namespaces, the pull secrets, what volumes hold and what is exposed. None must hold up
+//! another, and each gathers what wakes it before it acts once.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
+use tokio_util::sync::CancellationToken;
+
+use super::pace::{RESYNC, outcome, wait, wait_at_most};
+use super::wakes::{Key, Wakes, key_of};
+use crate::api::Registry;
+use crate::operator::apply::Applier;
+use crate::operator::authority::{Keeper, Rotation};
+use crate::operator::ca_bundle::{self, Publisher};
+use crate::operator::context::Context;
+use crate::operator::front;
+use crate::operator::node_plan::Planner;
+use crate::operator::node_runtimes;
+use crate::operator::pull_secret::Attacher;
+use crate::operator::registry::precedence::{Precedence, planned};
+use crate::operator::registry::{lacks_bundles, lacks_reports};
+use crate::operator::volume::Inquirer;
+
+/// How long changes that concern the node plan are gathered.
+const PLAN_DEBOUNCE: Duration = Duration::from_millis(200);
+/// How long reports of nodes are gathered: each set of them costs a look at every Registry.
+const NODE_DEBOUNCE: Duration = Duration::from_secs(2);
+/// How often a rotation is looked at: what moves it on is a report of a node or a Registry's pass.
+const ROTATION_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Keeps the authority. What it changes concerns every Registry and the node plan.
+pub(super) async fn authority_loop(keeper: &Keeper, context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
+    let mut told = keeper.authority.subscribe();
+    let mut failures = 0;
+    while !shutdown.is_cancelled() {
+        let now = (context.clock)();
+        let guard = context.metrics.start_pass("authority");
+        let result = keeper.pass(now).await;
+        let due = result.as_ref().ok().copied().flatten();
+        failures = outcome(guard, failures, result.err().as_ref(), "the authority could not be looked after");
+        if told.has_changed().unwrap_or(false) {
+            told.mark_unchanged();
+            wakes.plan.notify_one();
+            wakes.ca_bundles.notify_one();
+            let registries = context.view.registries.state();
+            wakes.registries.add(registries.iter().map(|registry| ObjectRef::from_obj(registry.as_ref())));
+        }
+        let rotates = keeper.authority.borrow().rotation != Rotation::AtRest;
+        let longest = if rotates { ROTATION_INTERVAL.min(keeper.overlap / 8).max(PLAN_DEBOUNCE) } else { RESYNC };
+        let longest = due.map_or(longest, |due| longest.min(Duration::try_from(due - now).unwrap_or_default()));
+        wait_at_most(longest, wakes.authority.notified(), PLAN_DEBOUNCE, failures, shutdown).await;
+    }
+}
+
+pub(super) async fn planner_loop(
+    planner: &Planner,
+    clock: fn() -> Timestamp,
+    wakes: &Wakes,
+    shutdown: &CancellationToken,
+) {
+    let mut failures = 0;
+    while !shutdown.is_cancelled() {
+        let before = planner.plan.borrow().revision;
+        let guard = planner.metrics.start_pass("node-plan");
+        let result = planner.pass(clock()).await;
+        failures = outcome(guard, failures, result.err().as_ref(), "the node plan could not be written");
+        if planner.plan.borrow().revision != before {
+            wakes.nodes.notify_one();
+        }
+        wait(wakes.plan.notified(), PLAN_DEBOUNCE, failures, shutdown).await;
+    }
+}
+
+/// Keeps the `NodeRuntime`s in step, and lets each Registry that they concern count its nodes anew. Most reports concern
+/// none: with many nodes and Registries, a pass over each Registry for each report would never end.
+pub(super) async fn node_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
+    let applier = Applier::new(context.client.clone(), "wharf/node-runtime", context.metrics.clone());
+    let mut failures = 0;
+    while !shutdown.is_cancelled() {
+        let guard = context.metrics.start_pass("node-runtime");
+        let report = node_runtimes::pass(&context.view, &applier).await;
+        for contest in &report.contests {
+            tracing::warn!("{contest}");
+        }
+        failures = outcome(guard, failures, report.failures.first(), "a NodeRuntime could not be made");
+        wakes.registries.add(concerned(context));
+        wait(wakes.nodes.notified(), NODE_DEBOUNCE, failures, shutdown).await;
+    }
+}
+
+/// The Registries whose status does not say yet what the nodes report.
+fn concerned(context: &Context) -> Vec<Key> {
+    let (reports, plan) = (context.view.node_reports(), context.plan.borrow().clone());
+    let older_suffices = context.authority.borrow().older_suffices();
+    let live = context.view.live();
+    let winners = Precedence::of(live.iter(), &context.settings.limits);
+    live.iter()
+        .filter(|registry| {
+            let granted = winners.hosts(registry).granted;
+            lacks_reports(registry, &reports, &planned(registry, &granted, &plan, older_suffices))
+        })
+        .map(key_of)
+        .collect()
+}
+
+/// Keeps the certificates in the selected namespaces, and lets each Registry whose status does not say so yet say it.
+pub(super) async fn ca_bundle_loop(
+    publisher: &Publisher,
+    context: &Context,
+    wakes: &Wakes,
+    shutdown: &CancellationToken,
+) {
+    let mut failures = 0;
+    while !shutdown.is_cancelled() {
+        let guard = context.metrics.start_pass("ca-bundle");
+        let report = publisher.pass((context.clock)()).await;
+        failures =
+            outcome(guard, failures, report.failure.as_ref(), "a config map with certificates could not be written");
+        let bundle = context.authority.borrow().bundle();
+        let live = context.view.live();
+        let lacks = |registry: &&Registry| {
+            ca_bundle::standing(registry, &context.view, &bundle, &context.ca_refusals)
+                .is_some_and(|standing| lacks_bundles(registry, &standing))
+        };
+        wakes.registries.add(live.iter().filter(lacks).map(key_of));
+        let longest = report.again.unwrap_or(RESYNC);
+        wait_at_most(longest, wakes.ca_bundles.notified(), PLAN_DEBOUNCE, failures, shutdown).await;
+    }
+}
+
+pub(super) async fn pull_secret_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
+    let limits = &context.settings.limits;
+    let attacher = Attacher { client: &context.client, view: &context.view, metrics: &context.metrics, limits };
+    let mut failures = 0;
+    while !shutdown.is_cancelled() {
+        let guard = context.metrics.start_pass("pull-secret");
+        let due = wakes.pull_secrets.take();
+        let results = join_all(due.iter().map(|namespace| attacher.sweep(namespace))).await;
+        let failed: Vec<_> = due.iter().zip(&results).filter(|(_, result)| result.is_err()).collect();
+        let first = failed.first().and_then(|(_, result)| result.as_ref().err());
+        failures = outcome(guard, failures, first, "a pull secret could not be attached or taken off");
+        wakes.pull_secrets.add(failed.iter().map(|(namespace, _)| (*namespace).clone()));
+        wait(wakes.pull_secrets.added(), PLAN_DEBOUNCE, failures, shutdown).await;
+    }
+}
+
+/// Asks how full the volumes are. No request goes to the API server for it.
+pub(super) async fn volume_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
+    let inquirer = Inquirer::default();
+    let changed = |keys| wakes.look_again_at(keys);
+    tokio::select! {
+        () = inquirer.run(&context.view, &context.volumes, context.settings.volume_interval, changed) => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Proves that what is exposed can be reached. A proof never holds up a pass.
+pub(super) async fn front_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
+    tokio::select! {
+        () = front::run(context, |keys| wakes.look_again_at(keys)) => {}
+        () = shutdown.cancelled() => {}
+    }
+}
