@@ -1,11 +1,5 @@
 //! The health check for Argo CD, run by the interpreter that Argo CD uses, on the statuses that Wharf writes.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test ends by panicking"
-)]
+#![allow(clippy::restriction, reason = "a test ends by panicking")]
 
 use std::path::Path;
 use std::process::Command;

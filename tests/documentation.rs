@@ -1,12 +1,6 @@
 //! What the documentation promises is what the code has: every reason is explained, every generated file is current, every
 //! schema field is described.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test ends by panicking"
-)]
+#![allow(clippy::restriction, reason = "a test ends by panicking")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Tests of the API server that the other suites run against: one for each behaviour that they rely on.
 //! They must never look into the server's store where a real client could see the same.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a broken test should stop at once")]
+#![allow(clippy::restriction, reason = "a test ends by panicking")]
 
 use std::fmt::Debug;
 use std::time::Duration;

@@ -10,13 +10,7 @@
 //!   definition or the authority, or needs silence. It is slow for everybody: most tests are not of this kind.
 //! - Whatever a test changed, it puts back however it ends; what it leaves of Wharf and its nodes when it fails, `Alone` puts right.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test ends by panicking"
-)]
+#![allow(clippy::restriction, reason = "a test ends by panicking")]
 
 mod administration;
 mod audit;

@@ -2,13 +2,7 @@
 //! and what they answer is compared: codes, reasons, objects and who owns which field. Identities, versions, times, addresses
 //! and the wording of messages are left out. A real kube-apiserver and etcd run alone, without any controller, so that only
 //! requests change objects.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test ends by panicking"
-)]
+#![allow(clippy::restriction, reason = "a test ends by panicking")]
 
 #[path = "../support/apiserver/mod.rs"]
 mod apiserver;

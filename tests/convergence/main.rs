@@ -1,13 +1,7 @@
 //! The operator against the in-process API server, with faults: whatever happens to it, it ends where an undisturbed run
 //! ends, and once there it writes nothing. Each run is deterministic but for the secrets that are made; those are compared by
 //! their presence.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test ends by panicking"
-)]
+#![allow(clippy::restriction, reason = "a test ends by panicking")]
 
 #[path = "../support/apiserver/mod.rs"]
 mod apiserver;
@@ -26,4 +20,5 @@ mod stale;
 #[allow(dead_code, reason = "other suites use more of it")]
 mod walks;
 mod watches;
+#[path = "../support/world/mod.rs"]
 mod world;

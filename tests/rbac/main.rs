@@ -1,21 +1,15 @@
 //! The rendered RBAC rules against the requests that Wharf makes, both ways: each request has a right, and each right was
 //! needed by a request. The in-process API server has the operator's requests under all its suites' circumstances; the real
 //! cluster's audit log has every request of operator and agents while the end-to-end tests ran.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test ends by panicking"
-)]
+#![allow(clippy::restriction, reason = "a test ends by panicking")]
 
 #[path = "../support/apiserver/mod.rs"]
 mod apiserver;
 mod audit;
 mod in_process;
 mod rules;
-#[allow(dead_code, reason = "other suites use more of it")]
-#[path = "../convergence/world.rs"]
+#[allow(dead_code, unused_imports, reason = "other suites use more of it")]
+#[path = "../support/world/mod.rs"]
 mod world;
 
 use rules::{rendered, without_request, without_right};

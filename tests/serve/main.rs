@@ -1,12 +1,6 @@
 //! The registry server from outside: real connections, real processes, real files. Tests that need other programs are
 //! ignored here and run by `dev/test-engines`.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test ends by panicking"
-)]
+#![allow(clippy::restriction, reason = "a test ends by panicking")]
 
 mod bad_input;
 mod client;

@@ -1,3 +1,8 @@
+//! Each trouble of a Registry, and what its status says of it.
+
+mod exposed;
+mod nodes;
+
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -299,63 +304,6 @@ fn transition_times_move_only_with_the_status() {
 }
 
 #[test]
-fn nodes_are_counted_by_what_they_report() {
-    type Table = Vec<(Vec<(String, NodeRuntimeStatus)>, Option<i64>, &'static str, &'static str, &'static str)>;
-    let exception = json!({"planRevision": 10, "exceptions": [
-        {"host": "team.platform.svc", "reason": "Conflict", "message": "/etc/x is not Wharf's"}]});
-    let table: Table = vec![
-        (vec![], Some(10), "Unknown", "NoAgents", "0/0"),
-        (vec![node("a", json!({"planRevision": 9}))], Some(10), "False", "SomeNodes", "0/1"),
-        (vec![node("a", json!({}))], Some(10), "False", "SomeNodes", "0/1"),
-        (vec![node("a", json!({"planRevision": 10}))], None, "False", "Progressing", "0/1"),
-        (
-            vec![node("a", exception.clone()), node("b", json!({"planRevision": 10}))],
-            Some(10),
-            "False",
-            "SomeNodes",
-            "1/2",
-        ),
-        (
-            vec![node("a", json!({"planRevision": 10, "counts": {"written": 0, "exceptions": 21}}))],
-            Some(10),
-            "False",
-            "SomeNodes",
-            "0/1",
-        ),
-    ];
-    for (nodes, since, expected, reason, summary) in table {
-        let status = after(|case| {
-            case.observed.nodes = nodes;
-            case.observed.planned = planned(since);
-        });
-        let found = condition::find(&status.conditions, condition::NODES_CONFIGURED).unwrap();
-        assert_eq!((found.status.as_str(), found.reason.as_str()), (expected, reason), "{}", found.message);
-        assert_eq!(status.nodes.unwrap().summary, summary);
-    }
-    let status = after(|case| case.observed.nodes = vec![node("a", exception)]);
-    let message = &condition::find(&status.conditions, condition::NODES_CONFIGURED).unwrap().message;
-    assert!(message.contains("a (Conflict: /etc/x is not Wharf's)"), "{message}");
-}
-
-#[test]
-fn a_node_counts_when_it_can_pull_by_every_name() {
-    let of = |further: Option<i64>, nodes: Vec<(String, NodeRuntimeStatus)>| {
-        let status = after(|case| {
-            case.observed.nodes = nodes;
-            case.observed.planned.push(PlannedHost { host: "images.example.com".into(), since: further });
-        });
-        let found = condition::find(&status.conditions, condition::NODES_CONFIGURED).unwrap();
-        format!("{} {}", found.reason, status.nodes.unwrap().summary)
-    };
-    let at = |revision: i64| node("a", json!({ "planRevision": revision }));
-    assert_eq!(of(Some(11), vec![at(11)]), "AllNodes 1/1");
-    assert_eq!(of(Some(11), vec![at(10)]), "SomeNodes 0/1", "its entry is newer than the address's");
-    assert_eq!(of(None, vec![at(11)]), "Progressing 0/1");
-    let exception = json!({"host": "images.example.com", "reason": "Conflict", "message": "a file of somebody else"});
-    assert_eq!(of(Some(11), vec![node("a", json!({"planRevision": 11, "exceptions": [exception]}))]), "SomeNodes 0/1");
-}
-
-#[test]
 fn names_that_are_refused_are_told_and_the_registry_goes_on() {
     let of = |not_allowed: &[&str], taken: &[(&str, &str)]| {
         let status = after(|case| {
@@ -395,26 +343,6 @@ fn beyond_the_quota_nothing_is_told_but_that() {
 }
 
 #[test]
-fn a_registry_is_woken_only_by_reports_that_its_status_lacks() {
-    let reports = |revision: i64| {
-        vec![node("a", json!({"planRevision": revision})), node("b", json!({"planRevision": 12, "runtime": "x"}))]
-    };
-    let mut registry = fixture::team("{}");
-    assert!(lacks_reports(&registry, &reports(10), &planned(Some(10))), "nobody has looked at it");
-    registry.status = Some(after(|case| case.observed.nodes = reports(10)));
-    assert!(!lacks_reports(&registry, &reports(10), &planned(Some(10))));
-    assert!(!lacks_reports(&registry, &reports(11), &planned(Some(10))), "a later revision changes nothing for it");
-    assert!(lacks_reports(&registry, &reports(9), &planned(Some(10))), "a node fell behind");
-    assert!(lacks_reports(&registry, &reports(10), &planned(Some(11))), "its entry changed");
-    assert!(lacks_reports(&registry, &reports(10)[..1], &planned(Some(10))), "a node is gone");
-    // The counts are the same and only the message differs.
-    registry.status = Some(after(|case| case.observed.nodes = reports(9)));
-    let mut other = reports(9);
-    other[0].0 = "c".into();
-    assert!(lacks_reports(&registry, &other, &planned(Some(10))), "another node is behind");
-}
-
-#[test]
 fn a_cluster_that_cannot_be_looked_at_leaves_readiness_unknown() {
     let mut registry = fixture::team("{}");
     registry.status = Some(after(|_| {}));
@@ -422,128 +350,4 @@ fn a_cluster_that_cannot_be_looked_at_leaves_readiness_unknown() {
     let status = unobserved(&registry, &api_failure("pods", "", 500), NOW);
     assert!(brief(&status).starts_with("Ready=Unknown/Retrying StorageReady=True"), "{}", brief(&status));
     assert!(status.conditions[0].message.contains("the reason the API server gave"));
-}
-
-/// A Registry with an Ingress, a load balancer and both proven.
-fn exposed(case: &mut Case) {
-    let expose = "{ingress: {host: images.example.com}, service: {type: LoadBalancer}}";
-    case.registry.spec.expose = Some(serde_saphyr::from_str(expose).unwrap());
-    let address = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
-    case.observed.exposure.ingress = Found::Ours(serde_json::from_value(json!({})).unwrap());
-    case.observed.exposure.service = Found::Ours(serde_json::from_value(address).unwrap());
-    case.observed.exposure.class = IngressClassFact::Controller("example.com/controller".into());
-    case.observed.exposure.verdicts = vec![(Way::Ingress, Verdict::proven()), (Way::Service, Verdict::proven())];
-}
-
-fn verdict(reason: &'static str) -> Verdict {
-    Verdict { reason, message: "what came back".into() }
-}
-
-fn exposed_finding(status: &RegistryStatus) -> String {
-    let found = condition::find(&status.conditions, condition::EXPOSED).expect("there is a condition");
-    format!("{}/{}: {}", found.status, found.reason, found.message)
-}
-
-#[test]
-fn exposed_is_true_only_when_an_upload_went_through_each_front() {
-    let status = after(exposed);
-    assert_eq!(
-        exposed_finding(&status),
-        "True/Proven: images.example.com (Ingress): an upload of 2 MiB went through; 192.0.2.1 (Service): an upload of 2 MiB \
-         went through"
-    );
-    assert_eq!(status.external_addresses, ["images.example.com", "192.0.2.1"]);
-    assert_eq!(condition::find(&after(|_| {}).conditions, condition::EXPOSED), None);
-}
-
-#[test]
-fn each_trouble_outside_has_its_reason_and_leaves_the_registry_ready() {
-    type Spoil = Box<dyn FnOnce(&mut Case)>;
-    let judge = |reason: &'static str| -> Spoil {
-        Box::new(move |case: &mut Case| case.observed.exposure.verdicts[0].1 = verdict(reason))
-    };
-    let cases: Vec<(Spoil, &str, &str)> = vec![
-        (judge(reason::NOT_ROUTED), "False/NotRouted", "images.example.com (Ingress): what came back"),
-        (judge(reason::UPLOAD_REFUSED), "False/UploadRefused", "what came back"),
-        (Box::new(|case| case.observed.exposure.verdicts.clear()), "Unknown/Progressing", "about to be tried"),
-        (Box::new(|case| case.observed.exposure.ingress = Found::Absent), "Unknown/Progressing", "being made"),
-        (Box::new(|case| case.observed.exposure.ingress = Found::Foreign("x".into())), "False/NameTaken", "Ingress"),
-        (Box::new(|case| case.observed.exposure.authority = Found::Foreign("x".into())), "False/NameTaken", "Secret"),
-        (Box::new(|case| case.observed.exposure.service = Found::Foreign("x".into())), "False/NameTaken", "Service"),
-        (
-            Box::new(|case| case.observed.exposure.host_taken_by = Some("Ingress shop/web".into())),
-            "False/HostTaken",
-            "Ingress shop/web",
-        ),
-        (
-            Box::new(|case| {
-                case.observed.exposure.class = IngressClassFact::NoDefault(vec!["nginx".into()]);
-                case.observed.exposure.verdicts[0].1 = verdict(reason::ADDRESS_PENDING);
-            }),
-            "False/IngressClassMissing",
-            "existing classes: nginx",
-        ),
-        (
-            Box::new(|case| {
-                case.observed.exposure.class = IngressClassFact::Missing(Vec::new());
-                case.observed.exposure.verdicts.remove(0);
-            }),
-            "False/IngressClassMissing",
-            "there is none",
-        ),
-        (
-            Box::new(|case| case.observed.exposure.service = Found::Ours(serde_json::from_value(json!({})).unwrap())),
-            "False/AddressPending",
-            "team-external",
-        ),
-        (
-            Box::new(|case| case.failures = vec![api_failure("Ingress", "team-registry", 403)]),
-            "False/Refused",
-            "the reason the API server gave",
-        ),
-        (
-            Box::new(|case| case.failures = vec![api_failure("Service", "team-external", 500)]),
-            "False/Retrying",
-            "team-external",
-        ),
-    ];
-    for (spoil, expected, words) in cases {
-        let status = after(|case| {
-            exposed(case);
-            spoil(case);
-        });
-        let found = exposed_finding(&status);
-        assert!(found.starts_with(expected) && found.contains(words), "{expected}: {found}");
-        assert!(brief(&status).starts_with("Ready=True"), "{expected}: {}", brief(&status));
-    }
-}
-
-#[test]
-fn a_class_that_is_missing_is_no_trouble_while_uploads_go_through() {
-    let status = after(|case| {
-        exposed(case);
-        case.observed.exposure.class = IngressClassFact::NoDefault(Vec::new());
-    });
-    assert!(exposed_finding(&status).starts_with("True/Proven"));
-}
-
-#[test]
-fn a_restart_keeps_the_word_of_the_last_proof_until_something_else_is_asked_for() {
-    let proven = after(exposed);
-    let after_restart = |change: fn(&mut Case)| {
-        let old = proven.clone();
-        after(|case| {
-            exposed(case);
-            case.observed.exposure.verdicts.clear();
-            case.registry.status = Some(old);
-            change(case);
-        })
-    };
-    assert_eq!(after_restart(|_| {}).conditions, proven.conditions);
-    let other = after_restart(|case| case.registry.metadata.generation = Some(2));
-    assert!(exposed_finding(&other).starts_with("Unknown/Progressing"));
-    let stopped = after_restart(|case| case.observed.deployment = Found::Ours(deployment(0)));
-    assert!(exposed_finding(&stopped).starts_with("False/Progressing"));
-    let suspended = after_restart(|case| case.registry.spec.suspend = true);
-    assert!(exposed_finding(&suspended).starts_with("False/Suspended"));
 }

@@ -15,8 +15,10 @@
 
 mod disk;
 mod layout;
+mod links;
 #[cfg(test)]
 mod tests;
+mod uploads;
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -32,8 +34,9 @@ use thiserror::Error;
 use self::disk::Disk;
 pub use self::disk::{Hook, Operation};
 use self::layout::Place;
+use self::uploads::{no_upload, upload_folder};
 use super::{Answer, Condition, Content, Link, Listing, Store, StoreError, Upload};
-use crate::oci::{Digest, RepositoryName, Tag};
+use crate::oci::{Digest, RepositoryName};
 
 /// Reads up to this much are done where they are asked for: handing them to another thread costs more than they do.
 const SMALL_READ: u64 = 64 * 1024;
@@ -151,171 +154,6 @@ impl Disk {
             let _ = self.remove(&temporary);
         }
         placed
-    }
-
-    fn read_link(&self, path: &Path) -> Result<Option<Digest>, StoreError> {
-        let Some(bytes) = self.read(path)? else { return Ok(None) };
-        let digest = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
-        if digest.is_none() {
-            tracing::debug!(link = %path.display(), "a link without a digest counts as absent");
-        }
-        Ok(digest)
-    }
-
-    fn write_link(&self, link: &Link, target: &Digest, condition: Condition) -> Result<bool, StoreError> {
-        let place = layout::link(link);
-        if condition == Condition::IfAbsent && self.read_link(&place.file)?.is_some() {
-            // Whoever wrote it may not have come to the end yet.
-            self.settle(place.file.parent().unwrap_or(&place.permanent), &place.permanent)?;
-            return Ok(false);
-        }
-        match link {
-            Link::Tag(_, tag) => self.write_tag(&place, tag, target)?,
-            Link::Layer(..) | Link::Revision(..) => self.write_file(&place, text_of(target))?,
-        }
-        Ok(true)
-    }
-
-    /// A tag is two files. A new one appears with both at once; in one that is there, the entry comes first.
-    fn write_tag(&self, place: &Place, tag: &Tag, target: &Digest) -> Result<(), StoreError> {
-        let folder = place.permanent.join(tag.as_str());
-        let entry = layout::tag_entry(target);
-        if self.names(&folder)?.is_some() {
-            self.write_file(&Place { file: folder.join(&entry), permanent: place.permanent.clone() }, text_of(target))?;
-            return self.write_file(place, text_of(target));
-        }
-        let temporary = self.temporary();
-        let assemble = || {
-            for file in [Path::new("current/link"), &entry] {
-                let file = temporary.join(file);
-                let parent = file.parent().unwrap_or(&temporary);
-                self.create_folders(parent)?;
-                self.create(&file, text_of(target))?;
-                for folder in parent.ancestors().take_while(|ancestor| ancestor.starts_with(&temporary)) {
-                    self.settle_one(folder)?;
-                }
-            }
-            self.create_folders(&place.permanent)?;
-            self.rename(&temporary, &folder)?;
-            self.settle(&place.permanent, &place.permanent)
-        };
-        let built = assemble();
-        if built.is_err() {
-            let _ = self.remove(&temporary);
-        }
-        built
-    }
-
-    /// What is removed goes away whole, by a rename, before its parts are removed.
-    fn remove_link(&self, link: &Link) -> Result<bool, StoreError> {
-        let place = layout::link(link);
-        let Some(folder) = place.file.strip_prefix(&place.permanent).ok().and_then(|path| path.iter().next()) else {
-            return Ok(false);
-        };
-        let folder = place.permanent.join(folder);
-        let was_there = self.read_link(&place.file)?.is_some();
-        if self.names(&folder)?.is_none() {
-            return Ok(false);
-        }
-        let temporary = self.temporary();
-        self.rename(&folder, &temporary)?;
-        self.settle(&place.permanent, &place.permanent)?;
-        self.remove(&temporary)?;
-        Ok(was_there)
-    }
-
-    fn list(&self, listing: &Listing, after: Option<&str>, limit: usize) -> Result<Option<Vec<String>>, StoreError> {
-        let (Listing::Tags(repository) | Listing::Revisions(repository)) = listing;
-        if !self.has_repository(repository)? {
-            return Ok(None);
-        }
-        let mut names = Vec::new();
-        for (folder, start) in layout::listing(listing) {
-            let found = self.names(&folder)?.unwrap_or_default();
-            names.extend(found.into_iter().map(|name| format!("{start}{name}")));
-        }
-        names.retain(|name| after.is_none_or(|after| name.as_str() > after));
-        names.sort_unstable();
-        names.truncate(limit);
-        Ok(Some(names))
-    }
-
-    /// A folder of a repository's name may also be that of another's parent.
-    fn has_repository(&self, name: &RepositoryName) -> Result<bool, StoreError> {
-        let names = self.names(&layout::repository(name))?.unwrap_or_default();
-        Ok(names.iter().any(|name| name == "_manifests" || name == "_layers"))
-    }
-}
-
-fn text_of(digest: &Digest) -> Bytes {
-    Bytes::copy_from_slice(digest.as_str().as_bytes())
-}
-
-/// An upload's folder; ids are made by the repository, of letters and digits alone.
-fn upload_folder(id: &str) -> Option<PathBuf> {
-    let plain = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    plain.then(|| Path::new(layout::UPLOADS).join(id))
-}
-
-fn no_upload(id: &str) -> StoreError {
-    StoreError { doing: "find the upload", what: id.to_owned(), source: io::ErrorKind::NotFound.into() }
-}
-
-impl Disk {
-    fn begin(&self, id: &str, repository: &RepositoryName) -> Result<(), StoreError> {
-        let folder = upload_folder(id).ok_or_else(|| no_upload(id))?;
-        let temporary = self.temporary();
-        self.create_folders(&temporary)?;
-        self.create_empty(&temporary.join(layout::UPLOAD_DATA))?;
-        let name = temporary.join(layout::UPLOAD_REPOSITORY);
-        self.create_empty(&name)?;
-        self.write(&name, 0, &[Bytes::copy_from_slice(repository.as_str().as_bytes())])?;
-        self.rename(&temporary, &folder)
-    }
-
-    fn upload(&self, id: &str) -> Result<Option<Upload>, StoreError> {
-        let Some(folder) = upload_folder(id) else { return Ok(None) };
-        let Some(length) = self.length(&folder.join(layout::UPLOAD_DATA))? else { return Ok(None) };
-        let name = self.read(&folder.join(layout::UPLOAD_REPOSITORY))?.unwrap_or_default();
-        let repository = std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok());
-        Ok(repository.map(|repository| Upload { repository, length }))
-    }
-
-    fn finish(&self, id: &str, length: u64, digest: &Digest) -> Result<(), StoreError> {
-        let folder = upload_folder(id).ok_or_else(|| no_upload(id))?;
-        let data = folder.join(layout::UPLOAD_DATA);
-        let found = self.length(&data)?.ok_or_else(|| no_upload(id))?;
-        if found != length {
-            // A part that failed has left some of its bytes behind.
-            self.truncate(&data, length)?;
-        }
-        self.sync_file(&data)?;
-        self.place_content(&data, length, digest)?;
-        self.remove(&folder)
-    }
-
-    fn abandon(&self, id: &str) -> Result<(), StoreError> {
-        upload_folder(id).map_or(Ok(()), |folder| {
-            let temporary = self.temporary();
-            match self.rename(&folder, &temporary) {
-                Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(()),
-                renamed => renamed.and_then(|()| self.remove(&temporary)),
-            }
-        })
-    }
-
-    fn abandon_idle(&self, seconds: u64, now: SystemTime) -> Result<usize, StoreError> {
-        let mut count = 0;
-        for id in self.names(Path::new(layout::UPLOADS))?.unwrap_or_default() {
-            let folder = Path::new(layout::UPLOADS).join(&id);
-            let data = self.modified(&folder.join(layout::UPLOAD_DATA))?;
-            let used = data.or(self.modified(&folder)?).unwrap_or(now);
-            if now.duration_since(used).is_ok_and(|idle| idle.as_secs() >= seconds) {
-                self.remove(&folder)?;
-                count += 1;
-            }
-        }
-        Ok(count)
     }
 }
 

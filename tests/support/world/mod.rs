@@ -1,31 +1,22 @@
 //! A cluster with two nodes and a Registry, the operator's passes over it, and what everybody else in a cluster does.
 //! It must never use more of the operator than its controllers' passes: what they leave behind is what is judged.
 
+mod caches;
+mod state;
+
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, PersistentVolumeClaim, Secret, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass, NetworkPolicy};
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::{Api, ListParams, PartialObjectMeta};
-use kube::core::DeserializeGuard;
+use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::store::Writer;
-use kube::runtime::watcher::Event;
-use kube::{Client, Resource};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use wharf::api::{NodeRuntime, Registry, labels};
 use wharf::operator::apply::{Applier, MANAGER};
 use wharf::operator::authority::Keeper;
 use wharf::operator::backoff::Backoff;
-use wharf::operator::ca_bundle::{self, Publisher, Refusals};
+use wharf::operator::ca_bundle::{Publisher, Refusals};
 use wharf::operator::context::Context;
 use wharf::operator::front::Fronts;
 use wharf::operator::limits::Limits;
@@ -33,11 +24,12 @@ use wharf::operator::metrics::Metrics;
 use wharf::operator::node_plan::Planner;
 use wharf::operator::pull_secret::Attacher;
 use wharf::operator::settings::Settings;
-use wharf::operator::view::View;
 use wharf::operator::volume::Volumes;
 use wharf::operator::{authority, node_runtimes, registry};
 use wharf::plan::Plan;
 
+use self::caches::view;
+pub use self::state::state;
 use crate::apiserver::{Connection, Server};
 
 /// See `Settings::certificate_overlap`.
@@ -322,117 +314,4 @@ fn set(server: &Server, kind: &str, object: &Value, change: impl Fn(&mut Value))
         let namespace = metadata["namespace"].as_str().unwrap_or_default();
         server.set(kind, namespace, metadata["name"].as_str().unwrap(), change);
     }
-}
-
-/// Everything in the cluster, without what differs between two undisturbed runs: identities, times and secrets. Of what is
-/// secret, and of hashes of it, only the presence is kept.
-pub fn state(server: &Server) -> BTreeMap<String, Value> {
-    let mut all = BTreeMap::new();
-    for object in KINDS.iter().flat_map(|kind| server.list(kind).into_iter().map(move |object| (kind, object))) {
-        let (kind, mut object) = object;
-        let name = format!(
-            "{kind} {}/{}",
-            object["metadata"]["namespace"].as_str().unwrap_or(""),
-            object["metadata"]["name"].as_str().unwrap()
-        );
-        mask(&mut object, *kind == "Secret");
-        all.insert(without_digest(&name), object);
-    }
-    all
-}
-
-/// A shard's name is made from its content, which has UIDs and addresses in it.
-fn without_digest(name: &str) -> String {
-    match name.strip_prefix("ConfigMap wharf-nodes/wharf-node-plan-") {
-        Some(_) => "ConfigMap wharf-nodes/wharf-node-plan-<digest>".to_owned(),
-        None => name.to_owned(),
-    }
-}
-
-fn mask(value: &mut Value, secret: bool) {
-    match value {
-        Value::Object(fields) => {
-            fields.remove("managedFields");
-            for (key, field) in fields {
-                let masked = matches!(
-                    key.as_str(),
-                    "uid"
-                        | "resourceVersion"
-                        | "creationTimestamp"
-                        | "lastTransitionTime"
-                        | "clusterIP"
-                        | "clusterIPs"
-                        | "generation"
-                        | "observedGeneration"
-                        | "planRevision"
-                        | "ca.crt"
-                        | "index.json"
-                        | "hosts.json"
-                ) || key == labels::INTENT
-                    || key == labels::CONTENT
-                    || key == labels::REGISTRY_UID;
-                if masked {
-                    *field = Value::String("<masked>".into());
-                } else if secret && key == "data" {
-                    let keys: Vec<String> = field.as_object().unwrap().keys().cloned().collect();
-                    *field = json!(keys);
-                } else if key == "name" && field.as_str().is_some_and(|name| name.starts_with("wharf-node-plan-")) {
-                    *field = Value::String("<masked>".into());
-                } else {
-                    mask(field, secret);
-                }
-            }
-        }
-        Value::Array(list) => list.iter_mut().for_each(|element| mask(element, secret)),
-        _ => {}
-    }
-}
-
-/// The caches as a process would have them that has read everything just now; `None` when it cannot read.
-async fn view(client: &Client) -> Option<View> {
-    let (view, writers) = View::empty();
-    let managed = ListParams::default().labels(labels::MANAGED_SELECTOR);
-    let everything = ListParams::default();
-    fill::<DeserializeGuard<Registry>>(client, writers.registries, &everything).await?;
-    fill::<Deployment>(client, writers.deployments, &managed).await?;
-    fill::<Service>(client, writers.services, &managed).await?;
-    fill::<PersistentVolumeClaim>(client, writers.claims, &managed).await?;
-    let config_maps = ListParams::default().labels(labels::MANAGED_CONFIG_MAPS_SELECTOR);
-    fill::<ConfigMap>(client, writers.config_maps, &config_maps).await?;
-    let bundles = ListParams::default().fields(&format!("metadata.name={}", ca_bundle::NAME));
-    fill::<ConfigMap>(client, writers.ca_bundles, &bundles).await?;
-    fill::<Secret>(client, writers.secrets, &managed).await?;
-    fill::<PodDisruptionBudget>(client, writers.disruption_budgets, &managed).await?;
-    fill::<Ingress>(client, writers.ingresses, &everything).await?;
-    fill::<IngressClass>(client, writers.ingress_classes, &everything).await?;
-    fill::<NetworkPolicy>(client, writers.network_policies, &managed).await?;
-    fill::<ServiceAccount>(client, writers.service_accounts, &managed).await?;
-    fill::<ServiceAccount>(client, writers.attached_accounts, &ListParams::default().labels(labels::HAS_PULL_SECRETS))
-        .await?;
-    fill::<NodeRuntime>(client, writers.node_runtimes, &everything).await?;
-    fill::<StorageClass>(client, writers.storage_classes, &everything).await?;
-    let mut nodes = writers.nodes;
-    let list = Api::<Node>::all(client.clone()).list_metadata(&everything).await.ok()?;
-    put::<PartialObjectMeta<Node>>(&mut nodes, list.items);
-    let mut namespaces = writers.namespaces;
-    let list = Api::<Namespace>::all(client.clone()).list_metadata(&everything).await.ok()?;
-    put::<PartialObjectMeta<Namespace>>(&mut namespaces, list.items);
-    Some(view)
-}
-
-async fn fill<K>(client: &Client, mut writer: Writer<K>, parameters: &ListParams) -> Option<()>
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + 'static,
-{
-    let list = Api::<K>::all(client.clone()).list(parameters).await.ok()?;
-    put(&mut writer, list.items);
-    Some(())
-}
-
-fn put<K: Resource<DynamicType = ()> + Clone + 'static>(writer: &mut Writer<K>, items: Vec<K>) {
-    writer.apply_watcher_event(&Event::Init);
-    for item in items {
-        writer.apply_watcher_event(&Event::InitApply(item));
-    }
-    writer.apply_watcher_event(&Event::InitDone);
 }
