@@ -31,7 +31,7 @@ const LONGEST_ANSWER: usize = 4096;
 const CONCURRENCY: usize = 16;
 
 /// From here on, in percent, a volume is told to be nearly full.
-const NEARLY_FULL: i32 = 85;
+pub const NEARLY_FULL: i32 = 85;
 /// From here on, in percent, a volume counts as full: a layer of usual size does not fit any more.
 const FULL: i32 = 98;
 /// The step to which the status is rounded, in percent.

@@ -34,7 +34,8 @@ fn a_claim_of_a_csi_class_is_for_one_pod_and_grows_as_far_as_the_storage_does() 
         "1Gi",
         &json!({"provisioner": driver, "allowVolumeExpansion": true}),
         "ReadWriteOncePod",
-    );
+    )
+    .in_memory(64);
     set_size(&namespace, "1Gi");
     namespace.wait_for("team", "Ready", "True/Ready");
     kubectl(&["delete", "csidriver", driver]);
@@ -141,8 +142,7 @@ fn a_claim_that_is_given_is_used_alone_and_never_changed() {
 #[ignore = "needs cluster"]
 fn a_full_volume_is_told_pulls_go_on_and_it_heals() {
     let namespace = Namespace::new("full");
-    let made = HandMade::new("small", "1Gi", &json!({}), "ReadWriteOnce");
-    on_node(1, &["sh", "-c", &format!("mount -t tmpfs -o size=64m,mode=777 tmpfs {}", made.folder())]);
+    let made = HandMade::new("small", "1Gi", &json!({}), "ReadWriteOnce").in_memory(64);
     namespace.registry("team", "{storage: {claim: {size: 1Gi, storageClassName: wharf-test-small}}}");
     namespace.wait_for("team", "Ready", "True/Ready");
     let login = Login::new(&namespace, "team");

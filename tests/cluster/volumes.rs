@@ -45,6 +45,14 @@ impl HandMade {
         made
     }
 
+    /// In memory of this size, so that how full the volume is depends on the test alone and not on the node's disk. What is in
+    /// it goes with the node.
+    pub fn in_memory(self, mebibytes: u32) -> Self {
+        let size = format!("size={mebibytes}m,mode=777");
+        on_node(1, &["mount", "-t", "tmpfs", "-o", &size, "tmpfs", &self.folder()]);
+        self
+    }
+
     pub fn class(&self) -> &str {
         &self.class
     }

@@ -7,7 +7,7 @@ use crate::api::condition::{self, Finding, Status};
 use crate::api::reason;
 use crate::api::registry::{ObjectStore, StorageStatus};
 use crate::operator::registry::observe::{FoundClaim, capacity, requested};
-use crate::operator::volume::{Level, VolumeUse};
+use crate::operator::volume::{Level, NEARLY_FULL, VolumeUse};
 use crate::quantity;
 
 /// What the status tells of the volume; `None` where there is none.
@@ -68,32 +68,33 @@ fn bound(claim: &PersistentVolumeClaim, wanted: &str, volume: Option<VolumeUse>)
         return failed;
     }
     let size = capacity(claim).map_or_else(String::new, |size| format!(" with {size}"));
-    let name = name(claim);
-    match volume.map(|volume| volume.level) {
-        Some(Level::Full) => (
+    let claim_is = format!("PersistentVolumeClaim {}{size} is", name(claim));
+    let room = "Raise spec.storage.claim.size where the storage class can grow volumes, or delete images";
+    let level = volume.map_or(Level::Roomy, |volume| volume.level);
+    // Who has asked for more room has done what can be done: what remains is to wait, whether or not the volume is full.
+    match (level, expansion(claim, wanted)) {
+        (Level::Full, Some(asked)) => (
             Status::False,
-            reason::FULL,
-            format!(
-                "PersistentVolumeClaim {name}{size} is full: pushes fail, pulls go on. Raise spec.storage.claim.size where the \
-                 storage class can grow volumes, or delete images"
-            ),
+            reason::EXPANDING,
+            format!("{claim_is} full, and is being expanded to {asked}: pushes fail until then, pulls go on"),
         ),
-        Some(Level::NearlyFull) => (
+        (Level::NearlyFull, Some(asked)) => (
             Status::True,
-            reason::NEARLY_FULL,
-            format!(
-                "PersistentVolumeClaim {name}{size} is more than 85 % full. Raise spec.storage.claim.size where the storage \
-                 class can grow volumes, or delete images"
-            ),
+            reason::EXPANDING,
+            format!("{claim_is} more than {NEARLY_FULL} % full, and is being expanded to {asked}"),
         ),
-        Some(Level::Roomy) | None => match expansion(claim, wanted) {
-            Some(asked) => (
-                Status::True,
-                reason::EXPANDING,
-                format!("PersistentVolumeClaim {name}{size} is being expanded to {asked}"),
-            ),
-            None => (Status::True, reason::BOUND, format!("PersistentVolumeClaim {name} is bound{size}")),
-        },
+        (Level::Roomy, Some(asked)) => {
+            (Status::True, reason::EXPANDING, format!("{claim_is} being expanded to {asked}"))
+        }
+        (Level::Full, None) => {
+            (Status::False, reason::FULL, format!("{claim_is} full: pushes fail, pulls go on. {room}"))
+        }
+        (Level::NearlyFull, None) => {
+            (Status::True, reason::NEARLY_FULL, format!("{claim_is} more than {NEARLY_FULL} % full. {room}"))
+        }
+        (Level::Roomy, None) => {
+            (Status::True, reason::BOUND, format!("PersistentVolumeClaim {} is bound{size}", name(claim)))
+        }
     }
 }
 
@@ -175,6 +176,22 @@ mod tests {
                 Status::True,
                 reason::EXPANDING,
                 "with 20Gi is being expanded to 40Gi",
+            ),
+            (
+                claim("40Gi", "20Gi", &none),
+                "40Gi",
+                full(Level::NearlyFull),
+                Status::True,
+                reason::EXPANDING,
+                "85 % full, and is being expanded to 40Gi",
+            ),
+            (
+                claim("40Gi", "20Gi", &none),
+                "40Gi",
+                full(Level::Full),
+                Status::False,
+                reason::EXPANDING,
+                "is full, and is being expanded to 40Gi: pushes fail",
             ),
             (claim("40Gi", "20Gi", &infeasible), "40Gi", None, Status::False, reason::EXPANSION_FAILED, "down to 20Gi"),
             (claim("40Gi", "20Gi", &error), "40Gi", None, Status::False, reason::EXPANSION_FAILED, "(no space left)"),
