@@ -131,7 +131,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let health = Health::default();
     let definitions = health.gate("custom resource definitions");
     let listener = server::bind(options.listen).await?;
-    let mut endpoint = tokio::spawn(server::serve(listener, health.clone(), registry, shutdown.clone()));
+    let mut endpoint = tokio::spawn(server::serve(listener, health.clone(), registry));
 
     let client = client().await?;
     let work = async {
@@ -144,7 +144,6 @@ pub async fn run(options: Options) -> Result<(), Error> {
     tokio::select! {
         result = work => result,
         result = &mut endpoint => match result {
-            Ok(result) if shutdown.is_cancelled() => Ok(result?),
             Ok(Err(error)) => Err(error.into()),
             Ok(Ok(())) => Err(std::io::Error::other("the operational endpoint ended by itself").into()),
             Err(error) => Err(std::io::Error::other(error).into()),

@@ -100,7 +100,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     if let Some(address) = config.operations {
         let operations = server::bind(address).await.map_err(ServeError::Listen)?;
         // It answers until the very end.
-        tokio::spawn(server::serve(operations, health.clone(), registry, CancellationToken::new()));
+        tokio::spawn(server::serve(operations, health.clone(), registry));
     }
     let ready = health.gate("content store");
     let certificate = match config.tls.clone() {

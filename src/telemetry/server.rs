@@ -11,7 +11,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use super::{Health, MetricsRegistry};
 
@@ -27,23 +26,18 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
         .map_err(|error| std::io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
-/// Serves until `shutdown` is cancelled.
+/// Serves until the process ends: while it stops in order, somebody may want to see how that goes.
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    health: Health,
-    metrics: MetricsRegistry,
-    shutdown: CancellationToken,
-) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, health: Health, metrics: MetricsRegistry) -> std::io::Result<()> {
     let state = Arc::new((health, metrics));
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_text))
         .with_state(state);
-    axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.cancelled().await }).await
+    axum::serve(listener, router).await
 }
 
 async fn ready(State(state): State<Arc<(Health, MetricsRegistry)>>) -> Response {
