@@ -8,6 +8,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 type Hook = Box<dyn FnOnce() + Send>;
 
@@ -15,6 +16,7 @@ type Hook = Box<dyn FnOnce() + Send>;
 #[derive(Clone, Default)]
 pub struct Api {
     state: Arc<Mutex<State>>,
+    hangs: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -80,6 +82,11 @@ impl Api {
         state.strike = Some((state.requests.len() + ordinal, fault));
     }
 
+    /// Waits until a request has come that is not answered.
+    pub async fn hangs(&self) {
+        self.hangs.notified().await;
+    }
+
     /// Method and path of every request so far.
     pub fn requests(&self) -> Vec<String> {
         self.state.lock().unwrap().requests.clone()
@@ -119,7 +126,10 @@ impl Api {
             hook();
         }
         match fault {
-            Some(Fault::Hang | Fault::ApplyThenHang) => std::future::pending().await,
+            Some(Fault::Hang | Fault::ApplyThenHang) => {
+                self.hangs.notify_one();
+                std::future::pending::<()>().await;
+            }
             Some(Fault::Reset | Fault::ApplyThenLose) => return Err(io::ErrorKind::ConnectionReset.into()),
             Some(Fault::Status(_)) | None => {}
         }

@@ -11,11 +11,13 @@ use http::{Method, StatusCode};
 use super::client::{Client, IMAGE, digest, image};
 use super::process::Process;
 
-/// Sends bytes as they are, and reads until the server closes or rests.
+/// Sends bytes as they are, and reads until the server closes, or rests after it has answered.
 fn raw(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.peek(&mut [0]).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     while let Ok(count @ 1..) = stream.read(&mut buffer) {

@@ -172,7 +172,8 @@ async fn a_body_that_stops_coming_ends_its_request_and_not_its_upload() {
     let begun = client.send(Method::POST, "/v2/a/blobs/uploads/", &[], Bytes::new()).await.unwrap();
     let location = begun.header("location").to_owned();
     let mut stream = TcpStream::connect(process.address).unwrap();
-    write!(stream, "PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nfour").unwrap();
+    let request = format!("PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nfour");
+    stream.write_all(request.as_bytes()).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 400") && text.contains("BLOB_UPLOAD_INVALID"), "{text}");
@@ -193,14 +194,13 @@ async fn a_stop_lets_running_requests_end_and_keeps_uploads() {
     let begun = client.send(Method::POST, "/v2/a/blobs/uploads/", &[], Bytes::new()).await.unwrap();
     let location = begun.header("location").to_owned();
     let mut stream = TcpStream::connect(process.address).unwrap();
-    write!(stream, "PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nfour").unwrap();
-    // The server has begun to read it.
-    eventually(async || {
-        let waiting = format!("{}/root/wharf/uploads", folder.path().display());
-        std::fs::read_dir(waiting).unwrap().count() == 1
-    })
-    .await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let head = format!("PATCH {location} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 8\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    // It says so when it begins to read what is sent.
+    let mut begun = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    stream.read_exact(&mut begun).unwrap();
+    assert!(begun.starts_with(b"HTTP/1.1 100"), "{}", String::from_utf8_lossy(&begun));
+    stream.write_all(b"four").unwrap();
     let address = process.address;
     let stopping = tokio::task::spawn_blocking(move || process.stop());
     eventually(async || TcpStream::connect(address).is_err()).await;
