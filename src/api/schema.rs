@@ -10,6 +10,10 @@ use serde_json::json;
 
 use super::{NodeRuntime, Registry, condition};
 
+/// What the name of an object looks like. A name that no object can have is refused at once, and never becomes a part of a
+/// request's path.
+pub(super) const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+
 /// All custom resource definitions of this version, in the order of their names.
 #[must_use]
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
@@ -149,4 +153,32 @@ fn host() -> Schema {
             "message": "must be a name outside the cluster: names of Services are given out by the cluster itself",
         }],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_an_object_has_the_form_of_a_name() {
+        let definition = json!(Registry::crd());
+        let spec = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        for path in [
+            "pullSecrets/serviceAccounts/items",
+            "storage/existingClaimName",
+            "storage/claim/storageClassName",
+            "storage/s3/credentialsSecretRef/name",
+            "storage/s3/caConfigMapRef/name",
+            "expose/tls/secretRef/name",
+            "expose/ingress/className",
+            "podTemplate/priorityClassName",
+        ] {
+            let pointer: String = path
+                .split('/')
+                .map(|step| if step == "items" { "/items".to_owned() } else { format!("/properties/{step}") })
+                .collect();
+            let field = spec.pointer(&pointer).unwrap();
+            assert_eq!(field["pattern"], OBJECT_NAME, "{path}: {field}");
+        }
+    }
 }

@@ -26,6 +26,8 @@ fn wrong_registries_are_refused_with_a_sentence_that_helps() {
         ("team", "{storage: {claim: {storageClassName: \"\"}}}", "spec.storage.claim.storageClassName"),
         ("team", "{storage: {deletionPolicy: Keep}}", "supported values: \"Retain\", \"Delete\""),
         ("team", "{pullSecrets: {serviceAccounts: [a, a]}}", "Duplicate value"),
+        ("team", "{pullSecrets: {serviceAccounts: [default/token]}}", "spec.pullSecrets.serviceAccounts[0]"),
+        ("team", "{storage: {existingClaimName: ../secrets/other}}", "spec.storage.existingClaimName"),
         ("team", "{suspend: maybe}", "spec.suspend"),
         ("team", "{podTemplate: {labels: {wharf.dev/x: z}}}", "are set by Wharf"),
         ("team", "{podTemplate: {labels: {app.kubernetes.io/name: z}}}", "are set by Wharf"),

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::storage::NameReference;
+use crate::api::schema::OBJECT_NAME;
 
 /// How clients beyond the cluster reach a Registry. Several ways may be used at once.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, KubeSchema, PartialEq)]
@@ -83,7 +84,7 @@ pub struct IngressExposure {
 
     /// The ingress class. Without it, the cluster's default class is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub class_name: Option<String>,
 
     /// Further annotations of the Ingress. They win over those of the preset.

@@ -23,6 +23,8 @@ pub use self::pod_template::PodTemplate;
 pub use self::status::{ConfigMapReference, NodeCounts, RegistryStatus, StorageStatus};
 pub use self::storage::{AccessMode, Claim, DeletionPolicy, NameReference, ObjectStore, Storage};
 
+use crate::api::schema::OBJECT_NAME;
+
 /// A container image registry inside the cluster, reachable as `<name>.<namespace>.svc`.
 ///
 /// The shortest useful one has an empty spec: one replica, a 20 Gi volume of the default storage class, TLS, a pull
@@ -126,7 +128,7 @@ pub struct PullSecrets {
     #[serde(default = "PullSecrets::default_service_accounts")]
     #[schemars(
         length(max = 64),
-        inner(length(min = 1, max = 253)),
+        inner(length(min = 1, max = 253), regex(pattern = OBJECT_NAME)),
         extend("x-kubernetes-list-type" = "set")
     )]
     pub service_accounts: Vec<String>,

@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::{
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::api::schema::OBJECT_NAME;
+
 /// How a Registry's pod is placed and sized: the fields of a pod that an administrator may set, with Kubernetes' meaning.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, KubeSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -40,7 +42,7 @@ pub struct PodTemplate {
 
     /// The pod's priority class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub priority_class_name: Option<String>,
 
     /// Secrets of this namespace for pulling the registry's own image.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct RegistryStatus {
     /// The `metadata.generation` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
 
     /// The name of this registry in image references: `<address>/<repository>:<tag>`.
@@ -34,8 +35,8 @@ pub struct RegistryStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodeCounts>,
 
-    /// `Ready`, `Reconciling`, `Stalled`, `StorageReady`, `Available`, `PullSecretsReady`, `NodesConfigured` and, where
-    /// `spec.expose` is given, `Exposed`, each with a
+    /// `Ready`, `StorageReady`, `Available`, `PullSecretsReady` and `NodesConfigured`; `Reconciling` and `Stalled` while they hold;
+    /// `HostsReady`, `Exposed` and `CaBundlesReady` where `spec.hosts`, `spec.expose` and `spec.caBundle` are given. Each has a
     /// documented reason.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

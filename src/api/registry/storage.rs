@@ -6,6 +6,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::api::schema::OBJECT_NAME;
+
 /// Where a Registry keeps its images: in a claim that Wharf makes, in a claim that exists, or in an object store.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, KubeSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -20,7 +22,7 @@ pub struct Storage {
 
     /// A claim of this namespace to keep the images in. Wharf mounts it and never changes or deletes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub existing_claim_name: Option<String>,
 
     /// A bucket of an object store to keep the images in, instead of a claim.
@@ -46,7 +48,7 @@ pub struct Claim {
 
     /// The storage class. Without it, the cluster's default class is used. It cannot change afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub storage_class_name: Option<String>,
 
     /// The claim's access modes. Without them, `ReadWriteOncePod` where the class belongs to a CSI driver, so that
@@ -146,6 +148,6 @@ impl ObjectStore {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct NameReference {
     /// The object's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub name: String,
 }
