@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | selected, without a config map | this module | makes it |
 //! | selected, ours with other content | this module | sets it right |
-//! | selected only by a Registry beyond its quota | this module | keeps what is there current, makes none |
+//! | selected only by a Registry that a quota keeps from being made | nobody | counts as not selected |
 //! | not selected, ours | this module | deletes it as it was last seen |
 //! | not selected, ours, and a Registry cannot be read | nobody | keeps it: that Registry may select it |
 //! | somebody else's | nobody | leaves it; the status of the Registries that select the namespace names it |
@@ -26,7 +26,8 @@ use super::apply::{Applier, Child, Desired, Inventory};
 use super::authority::Authority;
 use super::call::{CallError, Class};
 use super::limits::Limits;
-use super::registry::names::AUTHORITY_KEY;
+use super::registry::names::{AUTHORITY_KEY, Names};
+use super::registry::observe::is_begun;
 use super::registry::precedence::Precedence;
 use super::view::{Live, View, cached};
 use crate::api::{Registry, labels};
@@ -151,7 +152,7 @@ struct Work {
 impl Work {
     fn find(view: &View, live: &Live, limits: &Limits, bundle: &str) -> Self {
         let mut work = Self::default();
-        let selectors = Selectors::of(live, limits);
+        let selectors = selectors(view, live, limits);
         if selectors.is_empty() && view.ca_bundles.is_empty() {
             return work;
         }
@@ -159,12 +160,12 @@ impl Work {
         for namespace in view.namespaces.state().iter().filter(|namespace| !is_ending(namespace)) {
             let name = namespace.name_any();
             let present = cached(&view.ca_bundles, &name, NAME);
-            match (selectors.wish(namespace), present) {
-                (Wish::Made, None) => work.write.push((name, None)),
-                (Wish::Made | Wish::Kept, Some(present)) if is_ours(&present) && !holds(&present, bundle) => {
+            match (selectors.iter().any(|selector| selector.matches(namespace.labels())), present) {
+                (true, None) => work.write.push((name, None)),
+                (true, Some(present)) if is_ours(&present) && !holds(&present, bundle) => {
                     work.write.push((name, Some(present)));
                 }
-                (Wish::None, Some(present)) if is_ours(&present) && all_readable => work.remove.push(present),
+                (false, Some(present)) if is_ours(&present) && all_readable => work.remove.push(present),
                 _ => {}
             }
         }
@@ -173,48 +174,14 @@ impl Work {
     }
 }
 
-/// What the Registries want of a namespace.
-enum Wish {
-    Made,
-    Kept,
-    None,
-}
-
-/// The selectors of all Registries.
-#[derive(Default)]
-struct Selectors {
-    within_quota: Vec<Selector>,
-    beyond_quota: Vec<Selector>,
-}
-
-impl Selectors {
-    fn of(live: &Live, limits: &Limits) -> Self {
-        let winners = Precedence::of(live.iter(), limits);
-        let mut selectors = Self::default();
-        for registry in live.iter() {
-            if let Some(selector) = selector_of(registry) {
-                let beyond = winners.is_beyond_quota(registry);
-                let list = if beyond { &mut selectors.beyond_quota } else { &mut selectors.within_quota };
-                list.push(selector);
-            }
-        }
-        selectors
-    }
-
-    fn is_empty(&self) -> bool {
-        self.within_quota.is_empty() && self.beyond_quota.is_empty()
-    }
-
-    fn wish(&self, namespace: &PartialObjectMeta<Namespace>) -> Wish {
-        let selects = |selector: &Selector| selector.matches(namespace.labels());
-        if self.within_quota.iter().any(selects) {
-            Wish::Made
-        } else if self.beyond_quota.iter().any(selects) {
-            Wish::Kept
-        } else {
-            Wish::None
-        }
-    }
+/// The selectors of the Registries that Wharf looks after.
+fn selectors(view: &View, live: &Live, limits: &Limits) -> Vec<Selector> {
+    let winners = Precedence::of(live.iter(), limits);
+    let is_refused = |registry: &Registry| {
+        let names = Names::new(registry.namespace().unwrap_or_default(), registry.name_any());
+        winners.is_beyond_quota(registry) && !is_begun(registry, &names, view)
+    };
+    live.iter().filter(|registry| !is_refused(registry)).filter_map(selector_of).collect()
 }
 
 /// How it stands with the namespaces that one Registry selects.

@@ -7,7 +7,7 @@ use kube::Client;
 use kube::runtime::events::Recorder;
 use tokio::sync::watch;
 
-use super::apply::Applier;
+use super::apply::{Applier, Contests};
 use super::authority::Authority;
 use super::backoff::Backoff;
 use super::ca_bundle::Refusals;
@@ -38,6 +38,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Failures in a row, by object.
     pub backoff: Backoff,
+    /// What was written to service accounts.
+    pub attachments: Contests,
     /// How full the Registries' volumes are.
     pub volumes: Volumes,
     /// What became of the proofs of fronts.

@@ -4,6 +4,10 @@
 //!
 //! Which entries are ours stands in an annotation of the service account, so that nothing has to be remembered: an entry
 //! that the annotation names and no Registry wants is taken off, also when its Registry was deleted while no operator ran.
+//!
+//! A Secret of somebody else must never become the pull secret of every pod of a namespace: only one that Wharf made for a
+//! Registry is attached. Nor is there a fight: an account that another writer keeps setting back is left alone after three
+//! rounds, as every other object.
 
 use std::collections::BTreeSet;
 
@@ -12,14 +16,18 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
+use super::apply::{Contest, Contests, Verdict};
 use super::call::{Action, CallError, Target, call, read};
-use super::limits::Limits;
 use super::metrics::Metrics;
 use super::registry::names::Names;
-use super::registry::precedence::Precedence;
+use super::registry::observe::is_owned_by;
 use super::view::{View, cached};
 use crate::api::{Registry, labels};
+
+/// The field manager of what is changed in service accounts.
+const MANAGER: &str = "wharf/pull-secret";
 
 /// How it stands with one service account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +36,8 @@ pub enum Attachment {
     Attached,
     /// There is no service account of that name.
     Missing(String),
+    /// Another writer keeps taking them off.
+    Contested(Contest),
 }
 
 /// What this module works with.
@@ -38,8 +48,8 @@ pub struct Attacher<'a> {
     pub view: &'a View,
     /// The metrics.
     pub metrics: &'a Metrics,
-    /// What Registries may have.
-    pub limits: &'a Limits,
+    /// What was written before.
+    pub contests: &'a Contests,
 }
 
 impl Attacher<'_> {
@@ -58,43 +68,74 @@ impl Attacher<'_> {
             },
         };
         let wanted = self.wanted(namespace, &account);
-        if let Some(patch) = patch(&account, &wanted) {
-            let parameters =
-                PatchParams { field_manager: Some("wharf/pull-secret".to_owned()), ..PatchParams::default() };
-            let patch = kube::api::Patch::Json::<()>(patch);
-            let request = api.patch(name, &parameters, &patch);
-            match call(self.metrics, Action::Patch, target, request).await {
-                Ok(_) => {}
-                Err(error) if error.is_not_found() => return Ok(Attachment::Missing(name.to_owned())),
-                Err(error) => return Err(error),
-            }
+        let Some(change) = patch(&account, &wanted) else {
+            return Ok(Attachment::Attached);
+        };
+        let uid = account.uid().unwrap_or_default();
+        if !self.contests.has_written(&target, &uid, &joined(&wanted)) {
+            return self.write(&api, target, &uid, &wanted, change).await;
         }
-        Ok(Attachment::Attached)
+        // This very list was written to this very account: either the cache is behind, or somebody set it back.
+        let Some(fresh) = read(self.metrics, target.clone(), api.get(name)).await? else {
+            return Ok(Attachment::Missing(name.to_owned()));
+        };
+        let Some(change) = patch(&fresh, &wanted) else {
+            return Ok(Attachment::Attached);
+        };
+        match self.contests.undone(&target, Instant::now().into_std()) {
+            Verdict::Write => self.write(&api, target, &fresh.uid().unwrap_or_default(), &wanted, change).await,
+            Verdict::Stand => Ok(Attachment::Contested(contest(&target, &fresh))),
+        }
+    }
+
+    async fn write(
+        &self,
+        api: &Api<ServiceAccount>,
+        target: Target,
+        uid: &str,
+        wanted: &BTreeSet<String>,
+        change: Patch,
+    ) -> Result<Attachment, CallError> {
+        let name = target.name.clone();
+        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let change = kube::api::Patch::Json::<()>(change);
+        match call(self.metrics, Action::Patch, target.clone(), api.patch(&name, &parameters, &change)).await {
+            Ok(_) => {
+                self.contests.wrote(&target, uid, &joined(wanted), Instant::now().into_std());
+                Ok(Attachment::Attached)
+            }
+            Err(error) if error.is_not_found() => Ok(Attachment::Missing(name)),
+            Err(error) => Err(error),
+        }
     }
 
     fn wanted(&self, namespace: &str, account: &ServiceAccount) -> BTreeSet<String> {
         let registries = self.view.live_registries_in(namespace);
-        let precedence = Precedence::of(&registries, self.limits);
         let recorded = recorded(account);
-        // One that is beyond the quota keeps what it had, and is given nothing.
+        // One that is attached already stays while its Secret is about to be made again.
         let counts = |registry: &&Registry| {
             let secret = Names::new(namespace, registry.name_any()).pull_secret();
-            !precedence.is_beyond_quota(registry) || recorded.contains(&secret)
+            let made = cached(&self.view.secrets, namespace, &secret);
+            recorded.contains(&secret) || made.is_some_and(|made| is_owned_by(made.as_ref(), registry))
         };
         wanted(registries.iter().filter(counts), namespace, &account.name_any())
     }
 
-    /// Brings every service account of a namespace that has a pull secret of ours to what is wanted now.
+    /// Brings every service account of a namespace that has a pull secret of ours to what is wanted now. Returns what is in
+    /// dispute.
     ///
     /// # Errors
-    /// The first failure; the others are tried all the same.
-    pub async fn sweep(&self, namespace: &str) -> Result<(), CallError> {
-        let mut result = Ok(());
+    /// The last failure; the others are tried all the same.
+    pub async fn sweep(&self, namespace: &str) -> Result<Vec<Contest>, CallError> {
+        let mut result = Ok(Vec::new());
         for account in self.view.attached_accounts.state() {
-            if account.namespace().as_deref() == Some(namespace)
-                && let Err(error) = self.attach(namespace, &account.name_any()).await
-            {
-                result = Err(error);
+            if account.namespace().as_deref() != Some(namespace) {
+                continue;
+            }
+            match (self.attach(namespace, &account.name_any()).await, &mut result) {
+                (Ok(Attachment::Contested(contest)), Ok(contests)) => contests.push(contest),
+                (Ok(_), _) => {}
+                (Err(error), _) => result = Err(error),
             }
         }
         result
@@ -142,8 +183,7 @@ pub fn patch(account: &ServiceAccount, wanted: &BTreeSet<String>) -> Option<Patc
             json!({"op": "add", "path": "/imagePullSecrets", "value": list})
         });
     }
-    let joined = ours.iter().cloned().collect::<Vec<_>>().join(",");
-    let record = (!ours.is_empty()).then_some(joined);
+    let record = (!ours.is_empty()).then(|| joined(&ours));
     operations.extend(entry(
         "annotations",
         account.metadata.annotations.is_some(),
@@ -165,6 +205,16 @@ fn entry(field: &str, has_field: bool, value: Option<&str>, is_set: bool, key: &
         None if is_set => vec![json!({"op": "remove", "path": path})],
         None => Vec::new(),
     }
+}
+
+fn joined(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(",")
+}
+
+/// Who takes the entries of ours off.
+fn contest(target: &Target, account: &ServiceAccount) -> Contest {
+    let live = serde_json::to_value(account).unwrap_or_default();
+    Contest::over(target, &[vec!["imagePullSecrets".to_owned()]], &live, MANAGER)
 }
 
 fn recorded(account: &ServiceAccount) -> BTreeSet<String> {

@@ -14,6 +14,7 @@ mod exposure;
 mod leaders;
 mod names;
 mod policy;
+mod pull_secrets;
 mod reasons;
 mod silence;
 mod stale;

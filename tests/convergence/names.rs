@@ -6,7 +6,7 @@ use wharf::api::Registry;
 use wharf::operator::limits::Limits;
 
 use crate::apiserver::Server;
-use crate::world::{Process, add_named_registry, cluster, everybody_else, run_until_quiet};
+use crate::world::{Process, add_named_registry, cluster, everybody_else, run_until_quiet, set_now};
 
 const HOST: &str = "images.example.com";
 
@@ -125,6 +125,16 @@ async fn beyond_the_quota_nothing_is_written_and_nothing_is_taken_away() {
     assert_eq!(server.mutations().len(), before + 2, "the status and its event: {:#?}", &server.mutations()[before..]);
     assert_eq!(secrets(&server), 2);
     assert_eq!(planned(&server, "extra.platform.svc").as_deref(), Some("extra"));
+    // What is there is looked after: set right by hand-made changes, and its certificate is renewed in time.
+    server.remove("Secret", "platform", "extra-pull");
+    let certificate = || server.get("Secret", "platform", "extra-registry-tls").unwrap()["data"]["tls.crt"].clone();
+    let old = certificate();
+    set_now("2027-04-15T00:00:00Z".parse().unwrap());
+    converge(&server, &quota(1)).await;
+    assert!(server.get("Secret", "platform", "extra-pull").is_some());
+    assert_ne!(certificate(), old);
+    assert_eq!(condition(&server, "extra", "Ready"), "False/QuotaExceeded");
+    assert_eq!(condition(&server, "extra", "Available"), "True/PodReady");
     // It heals when another one goes.
     delete(&server, "team").await;
     converge(&server, &quota(1)).await;

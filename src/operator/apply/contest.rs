@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -32,6 +33,30 @@ pub struct Contest {
     pub fields: Vec<String>,
 }
 
+impl Contest {
+    /// A dispute over these fields of an object as it is now.
+    pub(in crate::operator) fn over(target: &Target, fields: &[Vec<String>], live: &Value, ours: &str) -> Self {
+        let entries = live.pointer("/metadata/managedFields").and_then(Value::as_array);
+        let name = |entry: &Value| entry.get("manager").and_then(Value::as_str).map(str::to_owned);
+        let others: Vec<&Value> = entries
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry.get("subresource").is_none())
+            .filter(|entry| name(entry).is_some_and(|manager| manager != ours))
+            .collect();
+        let owners = others.iter().filter(|entry| fields.iter().any(|path| owns(entry, path)));
+        let mut managers: Vec<String> = owners.filter_map(|entry| name(entry)).collect();
+        if managers.is_empty() {
+            // A field that was taken away has no owner: whoever wrote last is the likeliest.
+            let last = others.iter().max_by_key(|entry| entry.get("time").and_then(Value::as_str));
+            managers.extend(last.and_then(|entry| name(entry)));
+        }
+        managers.sort();
+        managers.dedup();
+        Contest { target: target.clone(), managers, fields: fields.iter().map(|path| path.join(".")).collect() }
+    }
+}
+
 impl fmt::Display for Contest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let managers = if self.managers.is_empty() { "Somebody".to_owned() } else { self.managers.join(", ") };
@@ -50,16 +75,16 @@ impl fmt::Display for Contest {
 
 /// What to do with an object that is not as intended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::operator) enum Verdict {
     /// Set it right.
     Write,
     /// Leave it alone.
     Stand,
 }
 
-/// What was written, by object.
-#[derive(Debug, Default)]
-pub(super) struct Contests(HashMap<String, Record>);
+/// What was written, by object. Cloning shares it.
+#[derive(Clone, Debug, Default)]
+pub struct Contests(Arc<Mutex<HashMap<String, Record>>>);
 
 #[derive(Debug)]
 struct Record {
@@ -75,11 +100,12 @@ struct Record {
 
 impl Contests {
     /// Notes that `intent` was written to the object.
-    pub(super) fn wrote(&mut self, target: &Target, uid: &str, intent: &str, now: Instant) {
+    pub(in crate::operator) fn wrote(&self, target: &Target, uid: &str, intent: &str, now: Instant) {
+        let mut records = self.records();
         // The fight goes on as long as it is written, so what was not written for so long is forgotten.
-        self.0.retain(|_, record| now.duration_since(record.written) < WINDOW);
+        records.retain(|_, record| now.duration_since(record.written) < WINDOW);
         let same = |record: &&mut Record| record.uid == uid && record.intent == intent;
-        if let Some(record) = self.0.get_mut(&target.to_string()).filter(same) {
+        if let Some(record) = records.get_mut(&target.to_string()).filter(same) {
             (record.written, record.undone) = (now, false);
             return;
         }
@@ -91,17 +117,18 @@ impl Contests {
             undone: false,
             contested: false,
         };
-        self.0.insert(target.to_string(), record);
+        records.insert(target.to_string(), record);
     }
 
     /// Whether exactly this was written to exactly this object.
-    pub(super) fn has_written(&self, target: &Target, uid: &str, intent: &str) -> bool {
-        self.0.get(&target.to_string()).is_some_and(|record| record.uid == uid && record.intent == intent)
+    pub(in crate::operator) fn has_written(&self, target: &Target, uid: &str, intent: &str) -> bool {
+        self.records().get(&target.to_string()).is_some_and(|record| record.uid == uid && record.intent == intent)
     }
 
     /// The object, read afresh, is not as it was written.
-    pub(super) fn undone(&mut self, target: &Target, now: Instant) -> Verdict {
-        let Some(record) = self.0.get_mut(&target.to_string()) else {
+    pub(in crate::operator) fn undone(&self, target: &Target, now: Instant) -> Verdict {
+        let mut records = self.records();
+        let Some(record) = records.get_mut(&target.to_string()) else {
             return Verdict::Write;
         };
         if !record.undone {
@@ -112,6 +139,10 @@ impl Contests {
         record.contested |= record.reverts.len() >= ROUNDS;
         if record.contested && now.duration_since(record.written) < RETRY { Verdict::Stand } else { Verdict::Write }
     }
+
+    fn records(&self) -> std::sync::MutexGuard<'_, HashMap<String, Record>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Who set the object back, and in which fields.
@@ -121,24 +152,7 @@ pub(super) fn describe(target: &Target, manifest: &Value, live: &Value, ours: &s
     if paths.len() > 1 {
         paths.retain(|path| path.last().is_none_or(|last| last != labels::INTENT));
     }
-    let entries = live.pointer("/metadata/managedFields").and_then(Value::as_array);
-    let name = |entry: &Value| entry.get("manager").and_then(Value::as_str).map(str::to_owned);
-    let others: Vec<&Value> = entries
-        .into_iter()
-        .flatten()
-        .filter(|entry| entry.get("subresource").is_none())
-        .filter(|entry| name(entry).is_some_and(|manager| manager != ours))
-        .collect();
-    let owners = others.iter().filter(|entry| paths.iter().any(|path| owns(entry, path)));
-    let mut managers: Vec<String> = owners.filter_map(|entry| name(entry)).collect();
-    if managers.is_empty() {
-        // A field that was taken away has no owner: whoever wrote last is the likeliest.
-        let last = others.iter().max_by_key(|entry| entry.get("time").and_then(Value::as_str));
-        managers.extend(last.and_then(|entry| name(entry)));
-    }
-    managers.sort();
-    managers.dedup();
-    Contest { target: target.clone(), managers, fields: paths.iter().map(|path| path.join(".")).collect() }
+    Contest::over(target, &paths, live, ours)
 }
 
 /// Whether an entry of `managedFields` has the field, something in it, or all that it is a part of.
@@ -168,7 +182,7 @@ mod tests {
     }
 
     /// Writes and finds the write undone, once a `pause`, for as long as the verdict is to write.
-    fn fight(contests: &mut Contests, now: &mut Instant, pause: Duration, most: usize) -> usize {
+    fn fight(contests: &Contests, now: &mut Instant, pause: Duration, most: usize) -> usize {
         for round in 0..most {
             contests.wrote(&target(), "uid", "intent", *now);
             *now += pause;
@@ -181,8 +195,8 @@ mod tests {
 
     #[test]
     fn three_rounds_and_then_one_try_every_ten_minutes() {
-        let (mut contests, mut now) = (Contests::default(), Instant::now());
-        assert_eq!(fight(&mut contests, &mut now, SECOND, 10), 3);
+        let (contests, mut now) = (Contests::default(), Instant::now());
+        assert_eq!(fight(&contests, &mut now, SECOND, 10), 3);
         // More looks at the same state count for nothing.
         for _ in 0..9 {
             now += 60 * SECOND;
@@ -190,22 +204,22 @@ mod tests {
         }
         now += 60 * SECOND;
         assert_eq!(contests.undone(&target(), now), Verdict::Write);
-        assert_eq!(fight(&mut contests, &mut now, SECOND, 10), 1, "one try");
+        assert_eq!(fight(&contests, &mut now, SECOND, 10), 1, "one try");
     }
 
     #[test]
     fn slow_reverts_count_and_rare_edits_do_not() {
-        let (mut contests, mut now) = (Contests::default(), Instant::now());
-        assert_eq!(fight(&mut contests, &mut now, 400 * SECOND, 10), 3);
-        let (mut contests, mut now) = (Contests::default(), Instant::now());
-        assert_eq!(fight(&mut contests, &mut now, 1300 * SECOND, 10), 10);
+        let (contests, mut now) = (Contests::default(), Instant::now());
+        assert_eq!(fight(&contests, &mut now, 400 * SECOND, 10), 3);
+        let (contests, mut now) = (Contests::default(), Instant::now());
+        assert_eq!(fight(&contests, &mut now, 1300 * SECOND, 10), 10);
     }
 
     #[test]
     fn another_intent_or_another_object_begins_anew() {
         for (uid, intent) in [("uid", "other"), ("other", "intent")] {
-            let (mut contests, mut now) = (Contests::default(), Instant::now());
-            fight(&mut contests, &mut now, SECOND, 10);
+            let (contests, mut now) = (Contests::default(), Instant::now());
+            fight(&contests, &mut now, SECOND, 10);
             assert!(contests.has_written(&target(), "uid", "intent") && !contests.has_written(&target(), uid, intent));
             contests.wrote(&target(), uid, intent, now);
             assert_eq!(contests.undone(&target(), now), Verdict::Write);
@@ -214,8 +228,8 @@ mod tests {
 
     #[test]
     fn a_fight_that_ended_is_forgotten() {
-        let (mut contests, mut now) = (Contests::default(), Instant::now());
-        fight(&mut contests, &mut now, SECOND, 10);
+        let (contests, mut now) = (Contests::default(), Instant::now());
+        fight(&contests, &mut now, SECOND, 10);
         contests.wrote(&Target::new("Secret", "a", "b"), "uid", "intent", now + WINDOW);
         assert!(!contests.has_written(&target(), "uid", "intent"));
     }

@@ -14,8 +14,6 @@ mod contest;
 mod intent;
 mod orphans;
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Resource, ResourceExt};
@@ -23,14 +21,14 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use self::contest::{Contests, Verdict};
 use super::call::{Action, CallError, Class, Target, call, read};
 use super::metrics::Metrics;
 
 /// The field manager of a Registry's children.
 pub const MANAGER: &str = "wharf/registry";
 
-pub use contest::Contest;
+pub(super) use contest::Verdict;
+pub use contest::{Contest, Contests};
 pub use orphans::{Inventory, Remnant};
 
 /// An object as it should be.
@@ -122,7 +120,7 @@ pub struct Applier {
     client: Client,
     manager: &'static str,
     metrics: Metrics,
-    contests: Arc<Mutex<Contests>>,
+    contests: Contests,
 }
 
 /// What became of one object.
@@ -136,7 +134,7 @@ impl Applier {
     /// An engine that writes as the given field manager.
     #[must_use]
     pub fn new(client: Client, manager: &'static str, metrics: Metrics) -> Self {
-        Self { client, manager, metrics, contests: Arc::default() }
+        Self { client, manager, metrics, contests: Contests::default() }
     }
 
     /// Brings the cluster to `desired`. Objects that already satisfy their intent are not written.
@@ -166,7 +164,7 @@ impl Applier {
             return Ok(Applied::AsItIs);
         }
         let (uid, digest) = (uid_of(live), intent::digest(&child.manifest));
-        if !self.contests().has_written(&child.target, uid, digest) {
+        if !self.contests.has_written(&child.target, uid, digest) {
             return self.write(child, Some(live)).await;
         }
         // This very intent was written to this very object: either the cache is behind, or somebody set it back.
@@ -179,17 +177,13 @@ impl Applier {
         if intent::satisfied(&child.manifest, &fresh) {
             return Ok(Applied::AsItIs);
         }
-        match self.contests().undone(&child.target, Instant::now().into_std()) {
+        match self.contests.undone(&child.target, Instant::now().into_std()) {
             Verdict::Write => {}
             Verdict::Stand => {
                 return Ok(Applied::LeftAlone(contest::describe(&child.target, &child.manifest, &fresh, self.manager)));
             }
         }
         self.write(child, Some(&fresh)).await
-    }
-
-    fn contests(&self) -> std::sync::MutexGuard<'_, Contests> {
-        self.contests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn write(&self, child: &Child, live: Option<&Value>) -> Result<Applied, CallError> {
@@ -210,7 +204,7 @@ impl Applier {
             Err(refusal) => self.repair(child, live, refusal).await?,
         };
         let uid = written.metadata.uid.unwrap_or_default();
-        self.contests().wrote(&child.target, &uid, intent::digest(&child.manifest), Instant::now().into_std());
+        self.contests.wrote(&child.target, &uid, intent::digest(&child.manifest), Instant::now().into_std());
         tracing::debug!(target = %child.target, "applied");
         Ok(Applied::Written)
     }

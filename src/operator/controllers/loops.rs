@@ -131,16 +131,28 @@ pub(super) async fn ca_bundle_loop(
     }
 }
 
+/// Keeps pull secrets at service accounts, and lets the Registries of a namespace say what is in dispute there.
 pub(super) async fn pull_secret_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
-    let limits = &context.settings.limits;
-    let attacher = Attacher { client: &context.client, view: &context.view, metrics: &context.metrics, limits };
+    let attacher = Attacher {
+        client: &context.client,
+        view: &context.view,
+        metrics: &context.metrics,
+        contests: &context.attachments,
+    };
     let mut failures = 0;
     while !shutdown.is_cancelled() {
         let guard = context.metrics.start_pass("pull-secret");
         let due = wakes.pull_secrets.take();
         let results = join_all(due.iter().map(|namespace| attacher.sweep(namespace))).await;
-        let failed: Vec<_> = due.iter().zip(&results).filter(|(_, result)| result.is_err()).collect();
-        let first = failed.first().and_then(|(_, result)| result.as_ref().err());
+        let mut failed = Vec::new();
+        for (namespace, result) in due.iter().zip(&results) {
+            match result {
+                Ok(contests) if contests.is_empty() => {}
+                Ok(_) => wakes.registries.add(context.view.live_registries_in(namespace).iter().map(key_of)),
+                Err(error) => failed.push((namespace, error)),
+            }
+        }
+        let first = failed.first().map(|(_, error)| error);
         failures = outcome(guard, failures, first, "a pull secret could not be attached or taken off");
         wakes.pull_secrets.add(failed.iter().map(|(namespace, _)| (*namespace).clone()));
         wait(wakes.pull_secrets.added(), PLAN_DEBOUNCE, failures, shutdown).await;

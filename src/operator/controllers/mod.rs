@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use self::loops::{authority_loop, ca_bundle_loop, front_loop, node_loop, planner_loop, pull_secret_loop, volume_loop};
 use self::registry::registry_controller;
 use self::wakes::{Wakes, dispatch};
-use super::apply::{Applier, MANAGER};
+use super::apply::{Applier, Contests, MANAGER};
 use super::authority::{self, Authority, Keeper};
 use super::backoff::{Backoff, delay};
 use super::ca_bundle::{Publisher, Refusals};
@@ -128,6 +128,7 @@ impl Controllers {
             recorder: Recorder::new(self.client.clone(), reporter),
             metrics: self.metrics.clone(),
             backoff: Backoff::default(),
+            attachments: Contests::default(),
             volumes: Volumes::default(),
             fronts: Fronts::default(),
             ca_refusals: Refusals::default(),

@@ -125,8 +125,11 @@ async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<Do
     }
     let live = context.view.live();
     let winners = Precedence::of(live.iter(), &context.settings.limits);
-    if winners.is_beyond_quota(registry) {
-        let next = status::beyond_quota(registry, context.settings.limits.registries_per_namespace, (context.clock)());
+    let quota = context.settings.limits.registries_per_namespace;
+    let beyond_quota = winners.is_beyond_quota(registry).then_some(quota);
+    // A quota that shrank lets nobody new in; what is there already is looked after as ever.
+    if beyond_quota.is_some() && !observe::is_begun(registry, &names, &context.view) {
+        let next = status::beyond_quota(registry, quota, (context.clock)());
         write_status(registry, &next, context).await?;
         return Ok(PassOutcome::Stalled.into());
     }
@@ -172,6 +175,7 @@ async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<Do
         problems: &problems,
         failures: &failures,
         attachments: &attachments,
+        beyond_quota,
     };
     let next = status::next(&outcome, (context.clock)());
     let outcome = pass_outcome(&next);
@@ -229,8 +233,12 @@ async fn attach_pull_secrets(
     if problems.iter().any(|problem| problem.condition == condition::PULL_SECRETS_READY) {
         return attachments;
     }
-    let limits = &context.settings.limits;
-    let attacher = Attacher { client: &context.client, view: &context.view, metrics: &context.metrics, limits };
+    let attacher = Attacher {
+        client: &context.client,
+        view: &context.view,
+        metrics: &context.metrics,
+        contests: &context.attachments,
+    };
     for account in &registry.spec.pull_secrets.service_accounts {
         match attacher.attach(names.namespace(), account).await {
             Ok(attachment) => attachments.push(attachment),

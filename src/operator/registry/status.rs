@@ -23,6 +23,9 @@ use crate::operator::pull_secret::Attachment;
 
 /// How many nodes a message names.
 const NAMED_NODES: usize = 3;
+/// What to do where there are more Registries than a namespace may hold.
+const QUOTA_REMEDY: &str = "Delete it or an older one, or have an administrator raise the operator's setting \
+                            registriesPerNamespace";
 
 /// What a pass found and did.
 pub struct Outcome<'a> {
@@ -38,6 +41,8 @@ pub struct Outcome<'a> {
     pub failures: &'a [CallError],
     /// The service accounts that should use the pull secret.
     pub attachments: &'a [Attachment],
+    /// The quota of its namespace, if it is beyond that.
+    pub beyond_quota: Option<u32>,
 }
 
 /// The status after a pass.
@@ -46,7 +51,7 @@ pub fn next(outcome: &Outcome<'_>, now: Timestamp) -> RegistryStatus {
     let old: &[Condition] = outcome.registry.status.as_ref().map_or(&[], |status| &status.conditions);
     let mut parts = vec![storage::finding(outcome), available(outcome), pull_secrets(outcome)];
     parts.extend(hosts(outcome));
-    let mut findings = overall(outcome.names, outcome.registry.spec.suspend, &parts);
+    let mut findings = overall(outcome, &parts);
     let observed = outcome.observed;
     let (counts, nodes) = nodes(&observed.nodes, &observed.planned);
     findings.extend(parts);
@@ -76,14 +81,11 @@ pub fn unobserved(registry: &Registry, error: &CallError, now: Timestamp) -> Reg
     status
 }
 
-/// The status of a Registry that is one too many in its namespace: nothing of it was looked at.
+/// The status of a Registry that is one too many in its namespace and was never begun: nothing of it was looked at.
 #[must_use]
 pub fn beyond_quota(registry: &Registry, quota: u32, now: Timestamp) -> RegistryStatus {
     let old = registry.status.clone().unwrap_or_default();
-    let message = format!(
-        "This namespace may hold {quota} Registries, and as many older ones are there: Wharf does nothing for this one. Delete \
-         it or an older one, or have an administrator raise the operator's setting registriesPerNamespace"
-    );
+    let message = format!("{}: Wharf does nothing for this one. {QUOTA_REMEDY}", full_namespace(quota));
     let findings = vec![
         Finding::new(condition::READY, Status::False, reason::QUOTA_EXCEEDED, message.clone()),
         Finding::new(condition::STALLED, Status::True, reason::QUOTA_EXCEEDED, message),
@@ -96,6 +98,10 @@ pub fn beyond_quota(registry: &Registry, quota: u32, now: Timestamp) -> Registry
         nodes: None,
         ..old
     }
+}
+
+fn full_namespace(quota: u32) -> String {
+    format!("This namespace may hold {quota} Registries, and as many older ones are there")
 }
 
 /// Reasons that only a person can mend.
@@ -119,7 +125,7 @@ fn is_stalled(reason: &str) -> bool {
     )
 }
 
-fn overall(names: &Names, suspended: bool, parts: &[Finding]) -> Vec<Finding> {
+fn overall(outcome: &Outcome<'_>, parts: &[Finding]) -> Vec<Finding> {
     let stalled = parts.iter().find(|part| part.status != Status::True && is_stalled(part.reason));
     if let Some(part) = stalled {
         return vec![
@@ -127,13 +133,24 @@ fn overall(names: &Names, suspended: bool, parts: &[Finding]) -> Vec<Finding> {
             Finding::new(condition::STALLED, Status::True, part.reason, part.message.clone()),
         ];
     }
-    if suspended {
+    if let Some(quota) = outcome.beyond_quota {
+        let message = format!(
+            "{}: Wharf goes on looking after this one, because it was there before. {}",
+            full_namespace(quota),
+            QUOTA_REMEDY
+        );
+        return vec![
+            Finding::new(condition::READY, Status::False, reason::QUOTA_EXCEEDED, message.clone()),
+            Finding::new(condition::STALLED, Status::True, reason::QUOTA_EXCEEDED, message),
+        ];
+    }
+    if outcome.registry.spec.suspend {
         let message = "spec.suspend is true: the registry's pod is stopped, its images are kept";
         return vec![Finding::new(condition::READY, Status::False, reason::SUSPENDED, message)];
     }
     match parts.iter().find(|part| part.status != Status::True) {
         None => {
-            let message = format!("Serving images at {}", names.address());
+            let message = format!("Serving images at {}", outcome.names.address());
             vec![Finding::new(condition::READY, Status::True, reason::READY, message)]
         }
         Some(part) => vec![
@@ -196,14 +213,17 @@ fn pull_secrets(outcome: &Outcome<'_>) -> Finding {
     if outcome.observed.pull_secret.ours().is_none() {
         return Finding::new(kind, Status::False, reason::PROGRESSING, format!("Secret {secret} is being made"));
     }
-    let missing: Vec<&str> = outcome
-        .attachments
-        .iter()
-        .filter_map(|attachment| match attachment {
-            Attachment::Missing(name) => Some(name.as_str()),
-            Attachment::Attached => None,
-        })
-        .collect();
+    let (mut missing, mut contests) = (Vec::new(), Vec::new());
+    for attachment in outcome.attachments {
+        match attachment {
+            Attachment::Attached => {}
+            Attachment::Missing(name) => missing.push(name.as_str()),
+            Attachment::Contested(contest) => contests.push(contest.to_string()),
+        }
+    }
+    if !contests.is_empty() {
+        return Finding::new(kind, Status::False, reason::CONTESTED, contests.join(". "));
+    }
     if !missing.is_empty() {
         return Finding::new(
             kind,
@@ -272,21 +292,22 @@ pub fn lacks_reports(registry: &Registry, reports: &[(String, NodeRuntimeStatus)
     let Some(status) = &registry.status else {
         return true;
     };
-    if is_beyond_quota(&status.conditions) {
-        return false;
-    }
-    !says(&status.conditions, &finding) || status.nodes.as_ref() != Some(&counts)
+    !is_refused(status) && (!says(&status.conditions, &finding) || status.nodes.as_ref() != Some(&counts))
 }
 
 /// Whether a Registry's status does not say yet how it stands with the certificates in the namespaces that it selects.
 #[must_use]
 pub fn lacks_bundles(registry: &Registry, standing: &Standing) -> bool {
-    let conditions = registry.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    !is_beyond_quota(conditions) && !says(conditions, &ca_bundle::finding(standing))
+    let Some(status) = &registry.status else {
+        return true;
+    };
+    !is_refused(status) && !says(&status.conditions, &ca_bundle::finding(standing))
 }
 
-fn is_beyond_quota(conditions: &[Condition]) -> bool {
-    condition::find(conditions, condition::READY).is_some_and(|ready| ready.reason == reason::QUOTA_EXCEEDED)
+/// Whether nothing is done for a Registry, because it is beyond its namespace's quota.
+fn is_refused(status: &RegistryStatus) -> bool {
+    let ready = condition::find(&status.conditions, condition::READY);
+    status.nodes.is_none() && ready.is_some_and(|ready| ready.reason == reason::QUOTA_EXCEEDED)
 }
 
 fn says(conditions: &[Condition], finding: &Finding) -> bool {

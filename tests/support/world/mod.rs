@@ -13,7 +13,7 @@ use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use wharf::operator::apply::{Applier, MANAGER};
+use wharf::operator::apply::{Applier, Contests, MANAGER};
 use wharf::operator::authority::Keeper;
 use wharf::operator::backoff::Backoff;
 use wharf::operator::ca_bundle::{Publisher, Refusals};
@@ -111,6 +111,7 @@ pub struct Process {
     node_plan: Applier,
     node_runtimes: Applier,
     ca_bundles: Applier,
+    attachments: Contests,
     pub volumes: Volumes,
     limits: Limits,
     ca_refusals: Refusals,
@@ -135,6 +136,7 @@ impl Process {
             registries: applier(MANAGER),
             node_plan: applier("wharf/node-plan"),
             node_runtimes: applier("wharf/node-runtime"),
+            attachments: Contests::default(),
             volumes: Volumes::default(),
             limits: Limits { allowed_hosts: vec!["*.example.com".parse().unwrap()], registries_per_namespace: 0 },
             ca_bundles: applier("wharf/ca-bundle"),
@@ -199,6 +201,7 @@ impl Process {
             recorder,
             metrics: self.metrics.clone(),
             backoff: Backoff::default(),
+            attachments: self.attachments.clone(),
             volumes: self.volumes.clone(),
             fronts: Fronts::default(),
             ca_refusals: self.ca_refusals.clone(),
@@ -208,8 +211,8 @@ impl Process {
             let result = registry::reconcile(object, context.clone()).await;
             failures.extend(result.err().map(|error| error.to_string()));
         }
-        let limits = &self.limits;
-        let attacher = Attacher { client: &self.client, view: &view, metrics: &self.metrics, limits };
+        let attacher =
+            Attacher { client: &self.client, view: &view, metrics: &self.metrics, contests: &self.attachments };
         failures.extend(attacher.sweep("platform").await.err().map(|error| error.to_string()));
         failures
     }

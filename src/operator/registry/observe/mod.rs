@@ -292,6 +292,13 @@ impl Observer<'_> {
     }
 }
 
+/// Whether Wharf has begun to make this Registry: the credential is the first of its children that stays.
+#[must_use]
+pub fn is_begun(registry: &Registry, names: &Names, view: &View) -> bool {
+    let owned = |secret: std::sync::Arc<Secret>| is_owned_by(secret.as_ref(), registry);
+    cached(&view.secrets, names.namespace(), &names.credentials()).is_some_and(owned)
+}
+
 fn add_owned<K>(inventory: &mut Inventory, store: &Store<K>, registry: &Registry)
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
@@ -311,7 +318,8 @@ fn judged<K: Resource>(object: Option<K>, registry: &Registry) -> Found<K> {
     }
 }
 
-fn is_owned_by<K: Resource>(object: &K, registry: &Registry) -> bool {
+/// Whether a Registry owns an object.
+pub fn is_owned_by<K: Resource>(object: &K, registry: &Registry) -> bool {
     object.owner_references().iter().any(|owner| Some(&owner.uid) == registry.metadata.uid.as_ref())
 }
 

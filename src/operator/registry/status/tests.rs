@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::operator::apply::Contest;
 use crate::operator::call::{Action, Cause, Target};
 use crate::operator::front::{Verdict, Way};
 use crate::operator::registry::fixture;
@@ -60,14 +61,20 @@ struct Case {
     observed: Observed,
     failures: Vec<CallError>,
     attachments: Vec<Attachment>,
+    beyond_quota: Option<u32>,
 }
 
 /// The status after one thing of a serving Registry was spoilt.
 fn after(spoil: impl FnOnce(&mut Case)) -> RegistryStatus {
     let registry = fixture::team("{}");
     let names = fixture::names(&registry);
-    let mut case =
-        Case { observed: serving(&names), registry, failures: Vec::new(), attachments: vec![Attachment::Attached] };
+    let mut case = Case {
+        observed: serving(&names),
+        registry,
+        failures: Vec::new(),
+        attachments: vec![Attachment::Attached],
+        beyond_quota: None,
+    };
     spoil(&mut case);
     let mut problems = obstacles(&case.registry, &names, &case.observed);
     problems.extend(shortcomings(&case.registry, &case.observed));
@@ -78,6 +85,7 @@ fn after(spoil: impl FnOnce(&mut Case)) -> RegistryStatus {
         problems: &problems,
         failures: &case.failures,
         attachments: &case.attachments,
+        beyond_quota: case.beyond_quota,
     };
     next(&outcome, NOW)
 }
@@ -249,6 +257,15 @@ fn each_trouble_has_its_reason_and_says_who_must_act() {
             "Reconciling/Retrying",
         ),
         (
+            Box::new(|case| {
+                let target = Target::new("ServiceAccount", "platform", "default");
+                let (managers, fields) = (vec!["argocd".into()], vec!["imagePullSecrets".into()]);
+                case.attachments = vec![Attachment::Contested(Contest { target, managers, fields })];
+            }),
+            "PullSecretsReady",
+            "Stalled/Contested",
+        ),
+        (
             Box::new(|case| case.attachments = vec![Attachment::Missing("builder".into())]),
             "PullSecretsReady",
             "Reconciling/ServiceAccountMissing",
@@ -291,7 +308,15 @@ fn transition_times_move_only_with_the_status() {
     let again = |registry: &Registry, observed: &Observed| {
         let attachments = [Attachment::Attached];
         next(
-            &Outcome { registry, names: &names, observed, problems: &[], failures: &[], attachments: &attachments },
+            &Outcome {
+                registry,
+                names: &names,
+                observed,
+                problems: &[],
+                failures: &[],
+                attachments: &attachments,
+                beyond_quota: None,
+            },
             later,
         )
     };
@@ -330,7 +355,7 @@ fn names_that_are_refused_are_told_and_the_registry_goes_on() {
 }
 
 #[test]
-fn beyond_the_quota_nothing_is_told_but_that() {
+fn beyond_the_quota_nothing_is_told_but_that_of_a_registry_that_was_never_begun() {
     let mut registry = fixture::team("{}");
     registry.status = Some(after(|_| {}));
     let status = beyond_quota(&registry, 2, NOW);
@@ -340,6 +365,21 @@ fn beyond_the_quota_nothing_is_told_but_that() {
     // Reports of nodes do not wake it.
     registry.status = Some(beyond_quota(&registry, 2, NOW));
     assert!(!lacks_reports(&registry, &[node("a", json!({"planRevision": 9}))], &planned(Some(10))));
+}
+
+#[test]
+fn beyond_the_quota_a_registry_that_is_there_is_told_of_as_ever() {
+    let status = after(|case| case.beyond_quota = Some(2));
+    let said = brief(&status);
+    assert!(said.starts_with("Ready=False/QuotaExceeded Stalled=True/QuotaExceeded StorageReady=True/Bound"), "{said}");
+    assert!(status.conditions[0].message.contains("goes on looking after this one"));
+    // What is worse is told first, and reports of nodes wake it.
+    let full = Some(VolumeUse { used_percent: 95, level: Level::Full });
+    let worse = after(|case| (case.beyond_quota, case.observed.volume) = (Some(2), full));
+    assert!(brief(&worse).starts_with("Ready=False/Full Stalled=True/Full"), "{}", brief(&worse));
+    let mut registry = fixture::team("{}");
+    registry.status = Some(status);
+    assert!(lacks_reports(&registry, &[node("a", json!({"planRevision": 9}))], &planned(Some(10))));
 }
 
 #[test]
