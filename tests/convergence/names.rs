@@ -1,5 +1,7 @@
 //! Further names and the quota: who wins, and that who lost heals when the winner goes.
 
+use std::time::Duration;
+
 use kube::api::{Api, DeleteParams};
 use serde_json::{Value, json};
 use wharf::api::Registry;
@@ -153,4 +155,31 @@ async fn the_network_policy_goes_when_it_is_not_wanted() {
     run_until_quiet(&server, &server.connect()).await;
     assert!(policy().is_none());
     assert_eq!(condition(&server, "team", "Ready"), "True/Ready");
+}
+
+/// Two Registries made within one second want the same folder of a bucket, and the one that the operator sees first is not the
+/// one that wins.
+#[tokio::test]
+async fn of_two_registries_of_one_second_a_single_one_is_started_over_a_bucket() {
+    let server = cluster(&json!({}));
+    let second = "2026-06-01T00:00:00Z";
+    server.set_time(second);
+    let bucket = json!({"storage": {"s3": {"bucket": "images"}}});
+    add_named_registry(&server, "second", &bucket);
+    let behind = server.snapshot();
+    add_named_registry(&server, "first", &bucket);
+    let started = |name: &str| server.get("Deployment", "platform", &format!("{name}-registry")).is_some();
+    let reading = Process::reading(behind.client(), server.client());
+    let made: jiff::Timestamp = second.parse().unwrap();
+    set_now(made + Duration::from_millis(1500));
+    reading.round().await;
+    assert!(!started("second"), "it may not be the first of its second");
+    // Its view is still behind when the second is over.
+    set_now(made + Duration::from_secs(2));
+    reading.round().await;
+    assert!(!started("second"));
+    assert_eq!(condition(&server, "second", "StorageReady"), "False/StorageTaken");
+    run_until_quiet(&server, &server.connect()).await;
+    assert!(started("first") && !started("second"));
+    assert_eq!(condition(&server, "first", "Ready"), "True/Ready");
 }

@@ -99,7 +99,7 @@ pub async fn reconcile(guarded: Arc<DeserializeGuard<Registry>>, context: Arc<Co
     result.map(|done| {
         let longest = if done.outcome == PassOutcome::Completed { RESYNC } else { RECHECK };
         let longest = longest.mul_f64(rand::random_range(0.8..1.2));
-        let until_due = done.renew_at.map(|due| due.duration_since((context.clock)()).unsigned_abs());
+        let until_due = done.due.map(|due| due.duration_since((context.clock)()).unsigned_abs());
         Action::requeue(until_due.map_or(longest, |due| longest.min(due)))
     })
 }
@@ -107,13 +107,13 @@ pub async fn reconcile(guarded: Arc<DeserializeGuard<Registry>>, context: Arc<Co
 /// What a pass came to.
 struct Done {
     outcome: PassOutcome,
-    /// When the certificate may be due.
-    renew_at: Option<Timestamp>,
+    /// When the certificate may be due, or it is known who came first.
+    due: Option<Timestamp>,
 }
 
 impl From<PassOutcome> for Done {
     fn from(outcome: PassOutcome) -> Self {
-        Self { outcome, renew_at: None }
+        Self { outcome, due: None }
     }
 }
 
@@ -132,6 +132,9 @@ async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<Do
         let next = status::beyond_quota(registry, quota, (context.clock)());
         write_status(registry, &next, context).await?;
         return Ok(PassOutcome::Stalled.into());
+    }
+    if let Some(until) = place::undecided_until(registry, (context.clock)()) {
+        return Ok(Done { outcome: PassOutcome::Waiting, due: Some(until) });
     }
     let finalizer = deletion::keep_finalizer_in_step(registry, context).await;
     let plan = context.plan.borrow().clone();
@@ -182,7 +185,7 @@ async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<Do
     write_status(registry, &next, context).await?;
     match failures.into_iter().next() {
         Some(failure) => Err(failure.into()),
-        None => Ok(Done { outcome, renew_at }),
+        None => Ok(Done { outcome, due: renew_at }),
     }
 }
 

@@ -1,10 +1,15 @@
 //! The place where a Registry keeps its images, and which of two Registries may have it. Pure.
 //! Two engines that write to one place damage it; the older Registry keeps it, then the one whose name comes first.
 
+use std::time::Duration;
+
 use kube::ResourceExt;
 
 use super::names::Names;
 use crate::api::Registry;
+
+/// How long after its creation nobody can come any more that precedes a Registry.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// Where images are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +45,16 @@ pub fn older_with_same<'a>(
         .filter(|other| other.metadata.uid != registry.metadata.uid)
         .filter(|other| place_of(other) == place && precedes(other, registry))
         .min_by_key(|other| rank(other))
+}
+
+/// Until when it is not known who came first, so that a new Registry waits. A time of creation has whole seconds: within the
+/// same one, and some more for the clocks of API servers, a Registry may still come that precedes it. A volume keeps a second
+/// engine away by itself, a bucket does not. Nobody waits for a clock that is far off.
+#[must_use]
+pub fn undecided_until(registry: &Registry, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
+    let made = registry.metadata.creation_timestamp.as_ref()?.0;
+    let is_new = now.duration_since(made).unsigned_abs() < SETTLED;
+    (is_new && registry.spec.storage.s3.is_some()).then(|| made + SETTLED)
 }
 
 /// Whether `one` came before `other`, so that it wins what both claim.
@@ -87,6 +102,16 @@ mod tests {
         assert_eq!(winner(&first, &[same_time]), Some("a".into()));
         let elsewhere = registry("c", late, "{storage: {s3: {bucket: images, endpoint: 'https://other'}}}");
         assert_eq!(winner(&elsewhere, &all), None);
+    }
+
+    #[test]
+    fn a_registry_on_a_bucket_waits_until_nobody_can_come_that_precedes_it() {
+        let made: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let bucket = registry("a", "2026-01-01T00:00:00Z", "{storage: {s3: {bucket: images}}}");
+        let after = |millis: i64| undecided_until(&bucket, made + jiff::SignedDuration::from_millis(millis));
+        let until = Some(made + SETTLED);
+        assert_eq!([-5000, -500, 0, 1500, 2000, 5000].map(after), [None, until, until, until, None, None]);
+        assert_eq!(undecided_until(&registry("a", "2026-01-01T00:00:00Z", "{}"), made), None);
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Observer<'_> {
         let pods = self.pods_unless_available(&deployment, names).await?;
         let hosts = self.precedence.hosts(registry);
         Ok(Observed {
-            rival: self.rival(registry),
+            rival: self.rival(registry, &deployment).await?,
             disruption_budget: self.disruption_budget(registry, names).await?,
             network_policy: self.network_policy(registry, names).await?,
             configuration: self.owned(&view.secrets, registry, &names.configuration()).await?,

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
+use kube::core::DeserializeGuard;
 
 use super::{Found, Observer, is_finished, mounts, whose};
 use crate::api::{Registry, labels};
@@ -153,11 +154,25 @@ impl Observer<'_> {
         Ok(pods.iter().filter(|pod| !is_finished(pod) && mounts(pod, claim)).map(ResourceExt::name_any).collect())
     }
 
-    /// Which older Registry keeps its images in the same place.
-    pub(super) fn rival(&self, registry: &Registry) -> Option<String> {
+    /// Which older Registry keeps its images in the same place. Before an engine is started over a bucket, the Registries are
+    /// read afresh: no volume keeps a second one away there, and a cache may not show the older one yet.
+    pub(super) async fn rival(
+        &self,
+        registry: &Registry,
+        deployment: &Found<Deployment>,
+    ) -> Result<Option<String>, CallError> {
+        let name = |older: &Registry| format!("{}/{}", older.namespace().unwrap_or_default(), older.name_any());
         let live = self.view.live();
-        let older = place::older_with_same(registry, live.iter())?;
-        Some(format!("{}/{}", older.namespace().unwrap_or_default(), older.name_any()))
+        let known = place::older_with_same(registry, live.iter()).map(name);
+        if known.is_some() || registry.spec.storage.s3.is_none() || deployment.ours().is_some() {
+            return Ok(known);
+        }
+        let api = Api::<DeserializeGuard<Registry>>::all(self.client.clone());
+        let target = Target::new("Registries", "", "");
+        let all = call(self.metrics, Action::List, target, api.list(&ListParams::default())).await?;
+        let readable = all.items.iter().filter_map(|guarded| guarded.0.as_ref().ok());
+        let staying = readable.filter(|registry| registry.metadata.deletion_timestamp.is_none());
+        Ok(place::older_with_same(registry, staying).map(name))
     }
 
     pub(super) async fn storage_class(
