@@ -22,8 +22,13 @@ pub struct Blob {
 
 impl Blob {
     pub fn new(bytes: Vec<u8>) -> Self {
+        let hash = Sha256::new_with_prefix(&bytes);
+        Self::hashed(bytes, hash)
+    }
+
+    fn hashed(bytes: Vec<u8>, hash: Sha256) -> Self {
         let mut digest = "sha256:".to_owned();
-        for byte in Sha256::digest(&bytes) {
+        for byte in hash.finalize() {
             write!(digest, "{byte:02x}").unwrap();
         }
         Self { bytes: bytes.into(), digest }
@@ -42,6 +47,29 @@ impl Blob {
 
     fn descriptor(&self, media_type: &str) -> serde_json::Value {
         json!({"mediaType": media_type, "digest": self.digest, "size": self.bytes.len()})
+    }
+}
+
+/// Large blobs that differ in their last bytes alone, so that only one has to be made and hashed whole.
+pub struct Large {
+    bytes: Vec<u8>,
+    hash: Sha256,
+}
+
+impl Large {
+    /// Of so many bytes, and a few more.
+    pub fn new(length: usize) -> Self {
+        let mut bytes = vec![0; length];
+        SmallRng::seed_from_u64(101).fill_bytes(&mut bytes);
+        let hash = Sha256::new_with_prefix(&bytes);
+        Self { bytes, hash }
+    }
+
+    pub fn number(&self, number: u64) -> Blob {
+        let (mut bytes, mut hash) = (self.bytes.clone(), self.hash.clone());
+        bytes.extend_from_slice(&number.to_le_bytes());
+        hash.update(number.to_le_bytes());
+        Blob::hashed(bytes, hash)
     }
 }
 

@@ -30,6 +30,7 @@ pub struct Engine {
 /// Every engine of the run. They do what they do as Wharf's Registry runs them, access log included; nginx is the limit: it
 /// only sends files, and logs nothing.
 pub const ENGINES: &[Engine] = &[
+    Engine { name: "wharf", program: "target/dev/wharf/wharf", arguments: wharf_arguments, takes_pushes: true },
     Engine {
         name: "distribution",
         program: "target/dev/bin/registry",
@@ -58,6 +59,17 @@ impl Place {
     fn file(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
     }
+}
+
+fn wharf_arguments(place: &Place) -> Vec<String> {
+    let tls = json!({"certificate": place.file("tls.crt"), "key": place.file("tls.key")});
+    let mut configuration = json!({"root": place.root, "listen": place.address});
+    if place.tls {
+        configuration["tls"] = tls;
+    }
+    // What is JSON is YAML too.
+    std::fs::write(place.folder.join("wharf.yaml"), configuration.to_string()).unwrap();
+    vec!["serve".to_owned(), "--config".to_owned(), place.file("wharf.yaml")]
 }
 
 fn distribution_arguments(place: &Place) -> Vec<String> {
@@ -146,7 +158,8 @@ impl Engine {
         // The engine also ends when this program is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).arg(self.program()).args(arguments);
-        command.env("OTEL_TRACES_EXPORTER", "none").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.env("OTEL_TRACES_EXPORTER", "none").stdin(Stdio::null());
+        command.stdout(log.try_clone().unwrap()).stderr(log);
         let started = Instant::now();
         let child = command.spawn().unwrap_or_else(|error| panic!("starting {}: {error}", self.name));
         let mut server = Server { address: place.address, tls, child, started_after: 0.0 };

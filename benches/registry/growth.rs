@@ -1,10 +1,13 @@
 //! How figures change with the number of repositories and blobs. One tree in distribution's layout grows, and each engine
-//! that takes pushes serves it in turn. The tree is written directly: pushing it would take hours.
+//! that takes pushes serves it in turn. The tree is written directly and in memory: pushing it would take hours, and a disk
+//! would need a block for each of millions of folders. Links that say the same are one file under several names.
 //! It must never count what is missing: a repository that an engine does not find fails the run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use serde_json::json;
 
 use crate::content::{Blob, Image};
@@ -14,8 +17,10 @@ use crate::support::setting;
 use crate::support::values::{Values, machine, percentile, write};
 
 const STARTS: usize = 3;
-/// The tags of each repository.
-const TAGS: [&str; 3] = ["1.0", "1.1", "latest"];
+/// The tag of each repository.
+const TAG: &str = "latest";
+/// Where the tree lies.
+const ROOT: &str = "/dev/shm/wharf-bench";
 
 const TABLE: &[(&str, &str)] = &[
     ("start", "start to first answer, s"),
@@ -29,7 +34,7 @@ const TABLE: &[(&str, &str)] = &[
 pub fn measure(folder: &Path) {
     let most = setting("WHARF_BENCH_REPOSITORIES", 100_000);
     let blobs = setting("WHARF_BENCH_BLOBS", 1_000_000);
-    let tree = Tree::new(folder.join("root"));
+    let tree = Tree::new(PathBuf::from(ROOT));
     let mut values = Values::default();
     let mut sizes = Vec::new();
     let mut repositories = 0;
@@ -60,14 +65,14 @@ fn measure_engine(engine: &Engine, folder: &Path, tree: &Tree, repositories: usi
     }
     let server = engine.start(folder, &tree.root, false);
     values.memory(&format!("{label}: idle"), server.memory());
-    let readers = Readers { server: &server, folder, connections: 4, seconds: 10 };
+    let readers = Readers { server: &server, folder, connections: 4, seconds: 5 };
     values.add(&format!("{label}: tag"), readers.get_random(repositories, "manifests/latest").p99);
     values.add(&format!("{label}: list"), readers.get_random(repositories, "tags/list").p99);
     values.memory(&format!("{label}: loaded"), server.memory());
 }
 
 fn print(sizes: &[String], values: &Values) {
-    println!("{} One tree in distribution's layout, {} tags a repository.\n", machine(), TAGS.len());
+    println!("\n{} One tree in distribution's layout, in memory, one tag a repository.\n", machine());
     println!("| Engine | Figure | {} |\n|---|---|{}", sizes.join(" | "), "---|".repeat(sizes.len()));
     for engine in ENGINES.iter().filter(|engine| engine.takes_pushes) {
         for (figure, what) in TABLE {
@@ -90,16 +95,23 @@ struct Tree {
 impl Tree {
     /// With the blobs of the one image that each repository has.
     fn new(root: PathBuf) -> Self {
+        let _ = fs::remove_dir_all(&root);
         let tree = Self { root, image: Image::of(vec![Blob::random(1024, 1)]) };
-        tree.image.blobs.iter().chain([&tree.image.manifest]).for_each(|blob| tree.write_blob(blob));
+        for blob in tree.blobs() {
+            let folder = tree.content(blob.hex());
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("data"), &blob.bytes).unwrap();
+            fs::write(tree.root.join(blob.hex()), &blob.digest).unwrap();
+        }
         tree
     }
 
-    fn write_blob(&self, blob: &Blob) {
-        let hex = blob.hex();
-        let folder = self.root.join("docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex);
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("data"), &blob.bytes).unwrap();
+    fn blobs(&self) -> impl Iterator<Item = &Blob> {
+        self.image.blobs.iter().chain([&self.image.manifest])
+    }
+
+    fn content(&self, hex: &str) -> PathBuf {
+        self.root.join("docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex)
     }
 
     fn add_repositories(&self, from: usize, to: usize) {
@@ -107,26 +119,35 @@ impl Tree {
         for number in from..to {
             let repository = self.root.join(format!("docker/registry/v2/repositories/growth/r{number:06}"));
             for blob in &self.image.blobs {
-                link(&repository.join("_layers/sha256").join(blob.hex()), blob);
+                self.link(&repository.join("_layers/sha256").join(blob.hex()), blob);
             }
-            link(&repository.join("_manifests/revisions/sha256").join(manifest.hex()), manifest);
-            for tag in TAGS {
-                let tag = repository.join("_manifests/tags").join(tag);
-                link(&tag.join("current"), manifest);
-                link(&tag.join("index/sha256").join(manifest.hex()), manifest);
-            }
+            self.link(&repository.join("_manifests/revisions/sha256").join(manifest.hex()), manifest);
+            let tag = repository.join("_manifests/tags").join(TAG);
+            self.link(&tag.join("current"), manifest);
+            self.link(&tag.join("index/sha256").join(manifest.hex()), manifest);
         }
     }
 
-    /// Blobs that no repository has: what remains after deletes, before garbage collection.
+    fn link(&self, folder: &Path, target: &Blob) {
+        fs::create_dir_all(folder).unwrap();
+        fs::hard_link(self.root.join(target.hex()), folder.join("link")).unwrap();
+    }
+
+    /// Blobs that no repository has: what remains after deletes, before garbage collection. Nobody reads them.
     fn add_blobs(&self, count: usize) {
-        for number in 0..count {
-            self.write_blob(&Blob::random(64, 1_000_000 + number as u64));
+        let data = self.content(self.image.manifest.hex()).join("data");
+        let mut random = SmallRng::seed_from_u64(2);
+        for _ in 0..count {
+            let parts = [random.next_u64(), random.next_u64(), random.next_u64(), random.next_u64()];
+            let folder = self.content(&parts.map(|part| format!("{part:016x}")).concat());
+            fs::create_dir_all(&folder).unwrap();
+            fs::hard_link(&data, folder.join("data")).unwrap();
         }
     }
 }
 
-fn link(folder: &Path, target: &Blob) {
-    fs::create_dir_all(folder).unwrap();
-    fs::write(folder.join("link"), &target.digest).unwrap();
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.root);
+    }
 }

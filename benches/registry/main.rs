@@ -3,7 +3,7 @@
 //!
 //! | Left over when this program is killed | Until |
 //! |---|---|
-//! | `target/bench/registry/` | the next run |
+//! | `target/bench/registry/`, `/dev/shm/wharf-bench` | the next run |
 //! | a control group `wharf-bench-PID` without processes | the machine starts anew |
 
 #![allow(
@@ -16,37 +16,41 @@
 #![allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 #![allow(missing_docs, reason = "a program")]
 
+mod client;
 mod content;
 mod engines;
 mod figures;
 mod growth;
 mod load;
+mod paced;
 mod push;
 #[path = "../support/mod.rs"]
 mod support;
 mod volume;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use content::{Blob, Image};
+use client::Client;
+use content::{Blob, Image, Large};
 use engines::{ENGINES, Engine, Server};
 use figures::Figures;
 use load::{Load, Readers};
+use paced::Paced;
 use push::Pusher;
 use support::setting;
-use volume::Slow;
+use volume::{Slow, Stuck};
 
 /// How many connections readers of manifests and small blobs have.
 pub const CONNECTIONS: usize = 16;
 /// How many readers others are, while one hangs.
-const OTHERS: usize = 4;
+const OTHERS: u32 = 4;
 /// How many readers of a large blob hang.
 const HANGING: usize = 64;
 const LARGE: usize = 256 << 20;
+/// How many large blobs all readers together take while one figure is measured.
+const LARGE_READS: usize = 16;
 const SMALL: usize = 64 << 10;
 const LAYER: usize = 16 << 10;
 /// How many images are pushed in a round, and how many large blobs.
@@ -58,14 +62,9 @@ const STARTS: usize = 5;
 const SETTLE: Duration = Duration::from_secs(2);
 const REPOSITORY: &str = "bench/app";
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() {
+fn main() {
     let rounds = setting("WHARF_BENCH_RUNS", 3);
     let folder = Folder::make();
-    if std::env::var_os("WHARF_BENCH_GROWTH").is_some() {
-        growth::measure(&folder.0);
-        return;
-    }
     let bench = Bench::new(&folder.0);
     let mut figures = Figures::default();
     for round in 0..rounds {
@@ -73,11 +72,12 @@ async fn main() {
         for number in 0..ENGINES.len() {
             // Whoever is first in one round is not in the next.
             let engine = &ENGINES[(number + round) % ENGINES.len()];
-            bench.measure(engine, round as u64, &mut figures).await;
+            bench.measure(engine, round as u64, &mut figures);
         }
     }
     figures.print(rounds);
     figures.write(rounds);
+    growth::measure(&folder.0);
 }
 
 /// Where everything of a run lies; it goes with the run.
@@ -105,16 +105,19 @@ struct Bench<'a> {
     folder: &'a Path,
     image: Image,
     small: Blob,
+    all_large: Large,
     large: Blob,
 }
 
 impl<'a> Bench<'a> {
     fn new(folder: &'a Path) -> Self {
         let layers = (0..20).map(|number| Blob::random(LAYER, number)).collect();
-        Self { folder, image: Image::of(layers), small: Blob::random(SMALL, 100), large: Blob::random(LARGE, 101) }
+        let all_large = Large::new(LARGE);
+        let (small, large) = (Blob::random(SMALL, 100), all_large.number(0));
+        Self { folder, image: Image::of(layers), small, all_large, large }
     }
 
-    async fn measure(&self, engine: &Engine, round: u64, figures: &mut Figures) {
+    fn measure(&self, engine: &Engine, round: u64, figures: &mut Figures) {
         eprintln!("  {}", engine.name);
         let root = self.folder.join("root");
         std::fs::create_dir_all(&root).unwrap();
@@ -126,19 +129,22 @@ impl<'a> Bench<'a> {
             std::thread::sleep(SETTLE);
             figures.memory(engine.name, "idle", server.memory());
             if engine.takes_pushes {
-                self.pushes(engine, &server, round, figures).await;
+                self.pushes(engine, &server, round, figures);
             }
             self.reads(engine, &server, figures);
-            self.large_reads(engine, &server, "plain", figures);
+            self.plain_large_reads(engine, &server, figures);
             std::thread::sleep(SETTLE);
             figures.memory(engine.name, "loaded", server.memory());
             self.beside_hanging(engine, &server, figures);
         }
         self.beside_slow(engine, &root, figures);
+        if engine.takes_pushes {
+            self.beside_stuck(engine, &root, figures);
+        }
         for _ in 0..STARTS {
             figures.add(engine.name, "start", engine.start(self.folder, &root, false).started_after);
         }
-        self.large_reads(engine, &engine.start(self.folder, &root, true), "tls", figures);
+        self.tls_large_reads(engine, &engine.start(self.folder, &root, true), figures);
         std::fs::remove_dir_all(&root).unwrap();
     }
 
@@ -156,15 +162,15 @@ impl<'a> Bench<'a> {
     }
 
     /// The content that is read later, and then what is measured. The bytes are made before each is timed.
-    async fn pushes(&self, engine: &Engine, server: &Server, round: u64, figures: &mut Figures) {
-        let pusher = Pusher::new(server, REPOSITORY);
-        pusher.image(&self.image, ["latest", "stable"]).await;
-        pusher.blob(&self.small).await;
-        pusher.blob(&self.large).await;
+    fn pushes(&self, engine: &Engine, server: &Server, round: u64, figures: &mut Figures) {
+        let mut pusher = Pusher::new(server, REPOSITORY);
+        pusher.image(&self.image, ["latest", "stable"]);
+        pusher.blob(&self.small);
+        pusher.blob(&self.large);
         for number in 0..LARGE_PUSHES {
-            let blob = Blob::random(LARGE, 1000 + round * 1000 + number);
+            let blob = self.all_large.number(1 + round * LARGE_PUSHES + number);
             let (before, started) = (server.processor(), Instant::now());
-            pusher.blob(&blob).await;
+            pusher.blob(&blob);
             figures.add(engine.name, "push large wall", started.elapsed().as_secs_f64());
             figures.add(engine.name, "push large processor", server.processor() - before);
         }
@@ -175,7 +181,7 @@ impl<'a> Bench<'a> {
         let images: Vec<Image> = (0..IMAGES).map(image).collect();
         let before = server.processor();
         for image in &images {
-            let seconds = pusher.image(image, ["pushed", "again"]).await;
+            let seconds = pusher.image(image, ["pushed", "again"]);
             figures.add(engine.name, "push image wall", seconds * 1000.0);
         }
         let each = (server.processor() - before) * 1000.0 / images.len() as f64;
@@ -201,25 +207,48 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn large_reads(&self, engine: &Engine, server: &Server, how: &str, figures: &mut Figures) {
+    /// A fixed number of bytes, so that the processor's time is that of whole transfers.
+    fn plain_large_reads(&self, engine: &Engine, server: &Server, figures: &mut Figures) {
         for connections in [1, 4] {
-            let load = self.get(server, connections, &blob(&self.large));
-            tell(&format!("{how} {connections}"), &load);
-            figures.add(engine.name, &format!("{how} {connections} wall"), load.gigabytes_per_second());
-            figures.add(engine.name, &format!("{how} {connections} processor"), load.gigabytes_per_processor_second());
+            let (before, started) = (server.processor(), Instant::now());
+            std::thread::scope(|scope| {
+                for _ in 0..connections {
+                    scope.spawn(|| {
+                        let mut client = Client::new(server.address);
+                        for _ in 0..LARGE_READS / connections {
+                            let answer = client.get(&blob(&self.large)).unwrap();
+                            assert_eq!((answer.status, answer.length), (200, self.large.bytes.len() as u64));
+                        }
+                    });
+                }
+            });
+            let gigabytes = (LARGE_READS * self.large.bytes.len()) as f64 / 1e9;
+            let (seconds, processor) = (started.elapsed().as_secs_f64(), server.processor() - before);
+            figures.add(engine.name, &format!("plain {connections} wall"), gigabytes / seconds);
+            figures.add(engine.name, &format!("plain {connections} processor"), gigabytes / processor);
         }
     }
 
-    fn others(&self, server: &Server) -> Load {
-        self.get(server, OTHERS, &manifest("latest"))
+    fn tls_large_reads(&self, engine: &Engine, server: &Server, figures: &mut Figures) {
+        for connections in [1, 4] {
+            let load = self.get(server, connections, &blob(&self.large));
+            tell(&format!("tls {connections}"), &load);
+            figures.add(engine.name, &format!("tls {connections} wall"), load.gigabytes_per_second());
+            figures.add(engine.name, &format!("tls {connections} processor"), load.gigabytes_per_processor_second());
+        }
+    }
+
+    fn others(server: &Server, engine: &Engine, how: &str, figures: &mut Figures) {
+        add_others(engine, how, &paced::ask(server, &manifest("latest"), OTHERS, 3), figures);
     }
 
     /// Readers that ask for a large blob and take none of it.
     fn beside_hanging(&self, engine: &Engine, server: &Server, figures: &mut Figures) {
-        figures.add(engine.name, "others alone", self.others(server).p99);
-        let hanging: Vec<TcpStream> = (0..HANGING).map(|_| ask(server, &blob(&self.large))).collect();
-        std::thread::sleep(Duration::from_millis(500));
-        figures.add(engine.name, "others beside hanging", self.others(server).p99);
+        Self::others(server, engine, "alone", figures);
+        let hanging: Vec<Client> = (0..HANGING).map(|_| ask(server, &blob(&self.large))).collect();
+        // Until the system's buffers are full.
+        std::thread::sleep(SETTLE);
+        Self::others(server, engine, "beside hanging", figures);
         drop(hanging);
     }
 
@@ -231,25 +260,47 @@ impl<'a> Bench<'a> {
         };
         let server = engine.start(self.folder, root, false);
         // What others read is in memory, as it would be.
-        self.others(&server);
+        Client::new(server.address).get(&manifest("latest")).unwrap();
         volume::forget(&engine.file(root, REPOSITORY, &self.large));
         slow.hold(&server);
         let ended = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let mut stream = ask(&server, &blob(&self.large));
-                let mut bytes = vec![0; 1 << 16];
-                while !ended.load(Ordering::Relaxed) {
-                    if stream.read(&mut bytes).map_or(true, |length| length == 0) {
-                        break;
-                    }
-                }
+                let mut client = ask(&server, &blob(&self.large));
+                client.wait_at_most(Duration::from_secs(10));
+                client.take_while(|| !ended.load(Ordering::Relaxed));
             });
             std::thread::sleep(Duration::from_millis(500));
-            figures.add(engine.name, "others beside slow", self.others(&server).p99);
+            Self::others(&server, engine, "beside slow", figures);
             ended.store(true, Ordering::Relaxed);
         });
     }
+
+    /// Readers of a blob that the volume does not give at all.
+    fn beside_stuck(&self, engine: &Engine, root: &Path, figures: &mut Figures) {
+        let lost = Blob::new(b"stuck".to_vec());
+        let stuck = Stuck::make(root, REPOSITORY, &lost);
+        let server = engine.start(self.folder, root, false);
+        Client::new(server.address).get(&manifest("latest")).unwrap();
+        let mut waiting: Vec<Client> = (0..HANGING).map(|_| ask(&server, &blob(&lost))).collect();
+        std::thread::sleep(Duration::from_millis(500));
+        let paced = paced::ask(&server, &manifest("latest"), OTHERS, 3);
+        let hung = waiting.iter_mut().filter_map(|client| {
+            client.wait_at_most(Duration::from_millis(1));
+            client.answer(false).err()
+        });
+        if hung.count() == HANGING {
+            add_others(engine, "beside stuck", &paced, figures);
+        } else {
+            eprintln!("    {} answers without opening the blob: there is nothing to compare", engine.name);
+        }
+        drop(stuck);
+    }
+}
+
+fn add_others(engine: &Engine, how: &str, paced: &Paced, figures: &mut Figures) {
+    figures.add(engine.name, &format!("others {how}"), paced.p99);
+    figures.add(engine.name, &format!("others {how} unanswered"), paced.unanswered as f64);
 }
 
 fn manifest(reference: &str) -> String {
@@ -261,11 +312,10 @@ fn blob(blob: &Blob) -> String {
 }
 
 /// Asks without reading.
-fn ask(server: &Server, path: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(server.address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    stream
+fn ask(server: &Server, path: &str) -> Client {
+    let mut client = Client::new(server.address);
+    client.ask("GET", path, "application/octet-stream", &[]).unwrap();
+    client
 }
 
 /// Shows which side was busy, so that a table of the client's speed is not taken for one of the server's.

@@ -1,12 +1,14 @@
 //! Makes a server's volume slow, by a limit on what its control group reads of the disk; a file that is not in memory then
-//! arrives at that pace. Needs root. It must never limit another process, and leaves no group behind.
+//! arrives at that pace. Needs root. Or makes one blob of it hang whoever opens it, as a volume does that has gone away.
+//! It must never limit another process, and leaves no group behind.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, CWD, FileType, Mode, fadvise, mknodat};
 
+use crate::content::Blob;
 use crate::engines::Server;
 
 /// Bytes a second.
@@ -50,6 +52,33 @@ impl Drop for Slow {
             std::thread::sleep(Duration::from_millis(50));
         }
         eprintln!("could not remove {}", self.group.display());
+    }
+}
+
+/// A blob in distribution's layout that hangs its readers: a FIFO that nobody writes to. Dropping it lets them go.
+pub struct Stuck(PathBuf);
+
+impl Stuck {
+    pub fn make(root: &Path, repository: &str, blob: &Blob) -> Self {
+        let (content, hex) = (root.join("docker/registry/v2"), blob.hex());
+        let link = content.join("repositories").join(repository).join("_layers/sha256").join(hex).join("link");
+        let data = content.join("blobs/sha256").join(&hex[..2]).join(hex).join("data");
+        for file in [&link, &data] {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        }
+        std::fs::write(link, &blob.digest).unwrap();
+        mknodat(CWD, &data, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        Self(data)
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        // Open for both it waits for nobody, and those who wait go on.
+        let released = File::options().read(true).write(true).open(&self.0);
+        std::fs::remove_file(&self.0).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        drop(released);
     }
 }
 
