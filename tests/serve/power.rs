@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream;
 use wharf::oci::{Algorithm, Digest, Reference, RepositoryName};
 use wharf::serve::repository::{Chunk, MissingContent, PutManifest, Repositories, Settings, UploadId};
@@ -190,7 +190,11 @@ async fn check(repositories: &Repositories, fact: &Fact, next: Option<&Fact>) ->
     match fact {
         Fact::Blob(name, digest) => {
             let blob = repositories.blob(name, digest).await.map_err(|error| error.to_string())?;
-            let bytes = blob.content.read(0..blob.content.length()).await.map_err(|error| error.to_string())?;
+            let bytes = blob
+                .content
+                .read(0..blob.content.length(), BytesMut::new())
+                .await
+                .map_err(|error| error.to_string())?;
             let whole = Digest::of(Algorithm::Sha256, &bytes) == *digest;
             whole.then_some(()).ok_or(format!("{digest} is damaged"))
         }

@@ -1,12 +1,13 @@
 //! Bodies: answers, which are small and in memory or large and read piece by piece; and requests, which must not stall.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, stream};
 use http_body_util::BodyExt;
@@ -28,7 +29,12 @@ pub struct Reading {
     content: Arc<dyn Content>,
     rest: Range<u64>,
     next: Option<BoxFuture<'static, Result<Bytes, StoreError>>>,
+    /// Pieces that were given away, the latest first. The memory of one that has been sent is used for the next.
+    given: VecDeque<Bytes>,
 }
+
+/// How many pieces of one answer are on their way at most while its memory is used again.
+const ON_THE_WAY: usize = 2;
 
 impl Answer {
     /// No bytes.
@@ -46,7 +52,7 @@ impl Answer {
     /// These bytes of some content.
     #[must_use]
     pub fn content(content: Arc<dyn Content>, range: Range<u64>) -> Self {
-        Self::Content(Reading { content, rest: range, next: None })
+        Self::Content(Reading { content, rest: range, next: None, given: VecDeque::new() })
     }
 }
 
@@ -55,20 +61,28 @@ impl Reading {
         if self.rest.is_empty() {
             return Poll::Ready(None);
         }
-        let (source, rest) = (&self.content, &self.rest);
+        let (source, rest, given) = (&self.content, &self.rest, &mut self.given);
         let next = self.next.get_or_insert_with(|| {
-            let (source, rest) = (source.clone(), rest.clone());
-            async move { source.read(rest).await }.boxed()
+            let (source, rest, buffer) = (source.clone(), rest.clone(), sent(given));
+            async move { source.read(rest, buffer).await }.boxed()
         });
         let read = ready!(next.poll_unpin(context));
         self.next = None;
         if let Ok(bytes) = &read {
             self.rest.start += bytes.len() as u64;
+            self.given.truncate(ON_THE_WAY - 1);
+            self.given.push_front(bytes.clone());
         } else {
             self.rest.start = self.rest.end;
         }
         Poll::Ready(Some(read))
     }
+}
+
+/// The memory of a piece that nobody else holds any more, or none.
+fn sent(given: &mut VecDeque<Bytes>) -> BytesMut {
+    let piece = given.iter().position(Bytes::is_unique).and_then(|position| given.remove(position));
+    piece.and_then(|piece| piece.try_into_mut().ok()).unwrap_or_default()
 }
 
 impl Body for Answer {

@@ -1,7 +1,6 @@
 //! Requests for blobs, manifests and lists, and those that change manifests.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, pin_mut};
@@ -12,6 +11,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
+use tokio::sync::SemaphorePermit;
 
 use super::body::{Answer, Broken, pieces};
 use super::error::Refusal;
@@ -125,7 +125,7 @@ impl Server {
         let _turn = self.turn_to_receive().await?;
         let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let content_type = content_type.unwrap_or_default().to_owned();
-        let bytes = collect(request, self.idle).await?;
+        let (bytes, _memory) = self.collect(request).await?;
         let put = PutManifest {
             repository: repository.clone(),
             reference: reference.clone(),
@@ -217,35 +217,44 @@ impl Server {
 
 /// Small content is read where it is asked for; the connection reads the rest as it goes.
 async fn bytes_of(
-    content: Box<dyn Content>,
+    content: Arc<dyn Content>,
     range: std::ops::Range<u64>,
 ) -> Result<Answer, crate::serve::store::StoreError> {
     if range.end - range.start <= ONE_PIECE && content.length() <= ONE_PIECE {
-        let bytes = content.read(range.clone()).await?;
+        let bytes = content.read(range.clone(), BytesMut::new()).await?;
         if bytes.len() as u64 == range.end - range.start {
             return Ok(Answer::whole(bytes));
         }
     }
-    Ok(Answer::content(Arc::from(content), range))
+    Ok(Answer::content(content, range))
 }
 
-/// A manifest's bytes, up to the largest that is kept.
-async fn collect(request: Request<Incoming>, idle: Duration) -> Result<Bytes, Refusal> {
-    let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > LARGEST) {
-        return Err(Refusal::Body(Broken::TooLong(LARGEST)));
-    }
-    let mut bytes = BytesMut::with_capacity(announced.unwrap_or_default());
-    let body = pieces(request.into_body(), idle);
-    pin_mut!(body);
-    while let Some(piece) = body.next().await {
-        let piece = piece?;
-        if bytes.len() + piece.len() > LARGEST {
+impl Server {
+    /// A manifest's bytes, up to the largest that is kept, and what they take of the memory that all such bytes may have.
+    async fn collect(&self, request: Request<Incoming>) -> Result<(Bytes, Option<SemaphorePermit<'_>>), Refusal> {
+        let announced = request.headers().get(CONTENT_LENGTH);
+        let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if announced.is_some_and(|length| length > LARGEST) {
             return Err(Refusal::Body(Broken::TooLong(LARGEST)));
         }
-        bytes.extend_from_slice(&piece);
+        let (mut bytes, mut held) = (BytesMut::new(), None::<SemaphorePermit<'_>>);
+        let body = pieces(request.into_body(), self.idle);
+        pin_mut!(body);
+        while let Some(piece) = body.next().await {
+            let piece = piece?;
+            if bytes.len() + piece.len() > LARGEST {
+                return Err(Refusal::Body(Broken::TooLong(LARGEST)));
+            }
+            // By what has come, not by what is announced: who sends nothing takes nothing away from others.
+            let taken = self.manifest_memory(piece.len()).await?;
+            match &mut held {
+                Some(held) => held.merge(taken),
+                None => held = Some(taken),
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok((bytes.freeze(), held))
     }
-    Ok(bytes.freeze())
 }
 
 fn json(value: &impl Serialize, content_type: &'static str, method: &Method) -> Response<Answer> {

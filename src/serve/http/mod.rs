@@ -32,6 +32,8 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 /// How long a request waits until it may bring content.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How many bytes of manifests that are being pushed are held in memory.
+const MANIFESTS_IN_FLIGHT: usize = 32 * 1024 * 1024;
 /// What may stand in a request once at most: what two of them mean, two servers may see differently.
 const ONCE: [HeaderName; 6] = [AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, RANGE];
 
@@ -41,6 +43,7 @@ pub struct Server {
     access: Arc<Access>,
     metrics: Metrics,
     receiving: Semaphore,
+    manifests_in_flight: Semaphore,
     idle: Duration,
 }
 
@@ -73,7 +76,8 @@ impl Server {
         receiving: usize,
         idle: Duration,
     ) -> Self {
-        Self { repositories, access, metrics, receiving: Semaphore::new(receiving), idle }
+        let manifests_in_flight = Semaphore::new(MANIFESTS_IN_FLIGHT);
+        Self { repositories, access, metrics, receiving: Semaphore::new(receiving), manifests_in_flight, idle }
     }
 
     /// Answers a request.
@@ -170,5 +174,12 @@ impl Server {
     async fn turn_to_receive(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         let turn = tokio::time::timeout(PATIENCE, self.receiving.acquire()).await;
         turn.ok().and_then(Result::ok).ok_or(Refusal::Busy)
+    }
+
+    /// Waits until there is memory for so many bytes of a manifest.
+    async fn manifest_memory(&self, length: usize) -> Result<SemaphorePermit<'_>, Refusal> {
+        let permits = u32::try_from(length).unwrap_or(u32::MAX);
+        let taken = tokio::time::timeout(PATIENCE, self.manifests_in_flight.acquire_many(permits)).await;
+        taken.ok().and_then(Result::ok).ok_or(Refusal::Busy)
     }
 }

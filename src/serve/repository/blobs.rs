@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
+
 use super::{Error, Repositories};
 use crate::oci::{Digest, RepositoryName};
 use crate::serve::store::{Condition, Content, Link};
@@ -9,10 +11,15 @@ use crate::serve::store::{Condition, Content, Link};
 /// In how many repositories a blob is remembered to have been seen.
 const SIGHTINGS_OF_A_BLOB: usize = 4;
 
+/// Blobs up to this length are kept in memory when they are read: configurations and the like, which each pull asks for.
+const SMALL: u64 = 64 * 1024;
+/// What a blob in memory weighs beyond its bytes.
+const OVERHEAD: usize = 512;
+
 /// A blob that is open for reading.
 pub struct Blob {
     /// The bytes.
-    pub content: Box<dyn Content>,
+    pub content: Arc<dyn Content>,
 }
 
 impl Repositories {
@@ -21,11 +28,24 @@ impl Repositories {
     /// # Errors
     /// When the repository does not have it.
     pub async fn blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, Error> {
+        let key = (repository.clone(), digest.clone());
+        if let Some(bytes) = self.small_blobs.get(&key) {
+            return Ok(Blob { content: Arc::new(bytes) });
+        }
+        let since = self.small_blobs.now();
         let unknown = || Error::BlobUnknown(digest.clone());
         let link = Link::Layer(repository.clone(), digest.clone());
         let target = self.store.link(&link).await?.ok_or_else(unknown)?;
-        let content = self.store.open(&target).await?.ok_or_else(unknown)?;
+        let content: Arc<dyn Content> = self.store.open(&target).await?.ok_or_else(unknown)?.into();
         self.saw(repository, digest);
+        if content.length() <= SMALL {
+            let bytes = content.read(0..content.length(), BytesMut::new()).await?;
+            if bytes.len() as u64 == content.length() {
+                let weight = bytes.len() + repository.as_str().len() + OVERHEAD;
+                self.small_blobs.insert(since, key, bytes.clone(), weight);
+                return Ok(Blob { content: Arc::new(bytes) });
+            }
+        }
         Ok(Blob { content })
     }
 
@@ -76,7 +96,10 @@ impl Repositories {
         let (this, repository, digest) = (self.clone(), repository.clone(), digest.clone());
         Self::to_its_end(async move {
             let _writing = this.digest_locks.write(&digest).await;
-            let was_there = this.store.remove_link(&Link::Layer(repository, digest.clone())).await?;
+            let removed = this.store.remove_link(&Link::Layer(repository.clone(), digest.clone())).await;
+            // A removal that failed may have reached the disk all the same.
+            this.small_blobs.forget(&(repository, digest.clone()));
+            let was_there = removed?;
             if was_there { Ok(()) } else { Err(Error::BlobUnknown(digest)) }
         })
         .await

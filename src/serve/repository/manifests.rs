@@ -90,7 +90,7 @@ impl Repositories {
         }
         let mut bytes = BytesMut::new();
         while (bytes.len() as u64) < content.length() {
-            bytes.extend_from_slice(&content.read(bytes.len() as u64..content.length()).await?);
+            bytes.extend_from_slice(&content.read(bytes.len() as u64..content.length(), BytesMut::new()).await?);
         }
         match oci::Manifest::parse(&bytes) {
             Ok(manifest) => Ok(Some(StoredManifest { digest, kind: manifest.kind, bytes: bytes.freeze() })),
@@ -153,26 +153,25 @@ impl Repositories {
 
     async fn check_complete(&self, repository: &RepositoryName, manifest: &oci::Manifest) -> Result<(), Error> {
         let policy = self.settings.missing_content;
+        let (mut digests, mut links) = (Vec::new(), Vec::new());
+        // A digest counts as present where the repository has a link to it, not where only its bytes are.
         if policy != MissingContent::Allow {
-            for digest in &manifest.blobs {
-                self.check_present(Link::Layer(repository.clone(), digest.clone()), digest).await?;
-            }
+            digests.extend(&manifest.blobs);
+            links.extend(manifest.blobs.iter().map(|digest| Link::Layer(repository.clone(), digest.clone())));
         }
         if policy == MissingContent::Reject {
-            for digest in &manifest.children {
-                self.check_present(Link::Revision(repository.clone(), digest.clone()), digest).await?;
-            }
+            digests.extend(&manifest.children);
+            links.extend(manifest.children.iter().map(|digest| Link::Revision(repository.clone(), digest.clone())));
         }
-        Ok(())
-    }
-
-    /// A digest counts as present where the repository has a link to it, not where only its bytes are.
-    async fn check_present(&self, link: Link, digest: &Digest) -> Result<(), Error> {
-        let present = match self.store.link(&link).await? {
-            Some(target) => self.store.length(&target).await?.is_some(),
-            None => false,
-        };
-        if present { Ok(()) } else { Err(Error::MissingContent(digest.clone())) }
+        let mut targets = Vec::new();
+        for (digest, target) in digests.iter().zip(self.store.links(links).await?) {
+            targets.push(target.ok_or_else(|| Error::MissingContent((*digest).clone()))?);
+        }
+        let lengths = self.store.lengths(targets).await?;
+        match digests.into_iter().zip(lengths).find(|(_, length)| length.is_none()) {
+            Some((digest, _)) => Err(Error::MissingContent(digest.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Takes a manifest or a tag away from a repository. With a manifest go the tags that stand for it.

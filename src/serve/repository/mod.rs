@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | an upload in memory: its length and the hash so far | one request at a time, which holds its lock | takes the length from the store and hashes the bytes again |
 //! | manifests in memory | readers add, changes forget | begins empty |
+//! | small blobs in memory | readers add, deletes forget | begins empty |
 //! | referrers of a repository in memory | the first question reads the repository's manifests; a manifest's PUT adds | begins empty |
 //! | where a blob was seen lately | each upload, mount and pull | begins empty: a mount without a source then falls back to an upload |
 
@@ -24,6 +25,7 @@ mod uploads;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -45,6 +47,8 @@ pub use uploads::{Body, Chunk, Progress, UploadId};
 const SIGHTINGS: usize = 65_536;
 /// Repositories whose referrers are kept in memory.
 const REFERRERS: usize = 1024;
+/// How many bytes of small blobs are kept in memory.
+const SMALL_BLOBS: usize = 4 * 1024 * 1024;
 
 /// What happens to a manifest that names content which its repository does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -137,6 +141,7 @@ pub struct Repositories {
     store: Arc<dyn Store>,
     settings: Settings,
     manifests: Recent<ManifestKey, Arc<StoredManifest>>,
+    small_blobs: Recent<(RepositoryName, Digest), Bytes>,
     referrers: Recent<RepositoryName, Arc<RepositoryReferrers>>,
     sightings: Recent<Digest, Vec<RepositoryName>>,
     uploads: Mutex<HashMap<UploadId, Arc<tokio::sync::Mutex<Session>>>>,
@@ -152,6 +157,7 @@ impl Repositories {
         Arc::new(Self {
             store,
             manifests: Recent::new(settings.manifest_memory),
+            small_blobs: Recent::new(SMALL_BLOBS),
             referrers: Recent::new(REFERRERS),
             sightings: Recent::new(SIGHTINGS),
             uploads: Mutex::default(),

@@ -1,10 +1,10 @@
 //! The list of a repository's tags.
 
 use super::{Error, Repositories};
-use crate::oci::{RepositoryName, Tag};
+use crate::oci::{Digest, RepositoryName, Tag};
 use crate::serve::store::{Link, Listing};
 
-/// How many tags are looked at between two chances for others to run.
+/// How many tags are looked at in one go.
 const BATCH: usize = 64;
 
 impl Repositories {
@@ -22,28 +22,27 @@ impl Repositories {
         let names = self.store.list(&listing, last, usize::MAX).await?;
         let names = names.ok_or_else(|| Error::RepositoryUnknown(repository.clone()))?;
         let mut tags = Vec::new();
-        for (count, name) in names.iter().enumerate() {
+        for batch in names.chunks(BATCH) {
             if tags.len() > limit {
                 break;
             }
-            if count % BATCH == BATCH - 1 {
-                tokio::task::yield_now().await;
-            }
-            if let Ok(tag) = name.parse::<Tag>()
-                && self.is_tag(repository, &tag).await?
-            {
-                tags.push(tag);
-            }
+            let batch = batch.iter().filter_map(|name| name.parse().ok()).collect();
+            tags.extend(self.standing(repository, batch).await?);
         }
         let more = tags.len() > limit;
         tags.truncate(limit);
         Ok((tags, more))
     }
 
-    /// Whether a folder of tags stands for a manifest that the repository has.
-    async fn is_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<bool, Error> {
-        let digest = self.store.link(&Link::Tag(repository.clone(), tag.clone())).await?;
-        let Some(digest) = digest else { return Ok(false) };
-        Ok(self.store.link(&Link::Revision(repository.clone(), digest)).await?.is_some())
+    /// Those of some tags that stand for manifests which the repository has.
+    async fn standing(&self, repository: &RepositoryName, tags: Vec<Tag>) -> Result<Vec<Tag>, Error> {
+        let links = tags.iter().map(|tag| Link::Tag(repository.clone(), tag.clone())).collect();
+        let targets = self.store.links(links).await?;
+        let named: Vec<(Tag, Digest)> =
+            tags.into_iter().zip(targets).filter_map(|(tag, target)| Some((tag, target?))).collect();
+        let links = named.iter().map(|(_, digest)| Link::Revision(repository.clone(), digest.clone())).collect();
+        let revisions = self.store.links(links).await?;
+        let there = named.into_iter().zip(revisions).filter(|(_, revision)| revision.is_some());
+        Ok(there.map(|((tag, _), _)| tag).collect())
     }
 }

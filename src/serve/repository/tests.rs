@@ -3,7 +3,7 @@ mod interleavings;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream;
 use serde_json::json;
 
@@ -58,7 +58,7 @@ async fn blob(repositories: &Repositories, repository: &RepositoryName, digest: 
     };
     let mut bytes = Vec::new();
     while (bytes.len() as u64) < content.length() {
-        bytes.extend_from_slice(&content.read(bytes.len() as u64..content.length()).await.unwrap());
+        bytes.extend_from_slice(&content.read(bytes.len() as u64..content.length(), BytesMut::new()).await.unwrap());
     }
     Some(bytes)
 }
@@ -184,6 +184,22 @@ async fn a_mount_needs_a_link_that_the_caller_may_pull() {
     assert!(blob(&repositories, &a, &digest).await.is_none());
     assert!(!repositories.mount(&name("d"), &digest, Some(&a), |name| name.as_str() == "a").await.unwrap());
     assert_eq!(blob(&repositories, &c, &digest).await.unwrap(), b"layer");
+}
+
+#[tokio::test]
+async fn a_small_blob_is_read_once_and_gone_when_it_is_deleted() {
+    let root = tempfile::tempdir().unwrap();
+    let repositories = open(root.path(), MissingContent::Reject);
+    let (a, b) = (name("a"), name("b"));
+    let digest = push_blob(&repositories, &a, b"configuration").await;
+    assert_eq!(blob(&repositories, &a, &digest).await.unwrap(), b"configuration");
+    let links = root.path().join("docker/registry/v2/repositories/a/_layers");
+    std::fs::rename(&links, root.path().join("out of reach")).unwrap();
+    assert_eq!(blob(&repositories, &a, &digest).await.unwrap(), b"configuration");
+    assert!(blob(&repositories, &b, &digest).await.is_none());
+    std::fs::rename(root.path().join("out of reach"), &links).unwrap();
+    repositories.delete_blob(&a, &digest).await.unwrap();
+    assert!(blob(&repositories, &a, &digest).await.is_none());
 }
 
 #[tokio::test]

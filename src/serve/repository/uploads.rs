@@ -17,7 +17,7 @@ use crate::oci::{Algorithm, Digest, Hasher, RepositoryName};
 use crate::serve::store::StoreError;
 
 /// How much is gathered before it is written and hashed, while the next is gathered. An upload's memory is twice this.
-const GATHERED: usize = 256 * 1024;
+const GATHERED: usize = 512 * 1024;
 /// How long a request waits for another one that is still at the same upload.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -304,27 +304,15 @@ impl Repositories {
         }
     }
 
-    /// Writes and hashes at the same time, in a task that holds the upload until both are done.
+    /// Writes and hashes in a task that holds the upload until both are done.
     fn write(self: &Arc<Self>, mut held: Held, gathered: Gathered) -> JoinHandle<(Held, Result<(), StoreError>)> {
         let this = self.clone();
         tokio::spawn(async move {
             if gathered.length == 0 {
                 return (held, Ok(()));
             }
-            let (mut hasher, parts) = (held.hasher.clone(), gathered.parts.clone());
-            let hash = tokio::task::spawn_blocking(move || {
-                for part in parts {
-                    hasher.update(&part);
-                }
-                hasher
-            });
-            let stored = this.store.part(held.id.as_str(), held.length, gathered.parts).await;
-            let finished = hash.await.map_err(|error| StoreError {
-                doing: "hash",
-                what: held.id.as_str().to_owned(),
-                source: std::io::Error::other(error),
-            });
-            let written = stored.and(finished).map(|hasher| {
+            let part = this.store.part(held.id.as_str(), held.length, gathered.parts, held.hasher.clone()).await;
+            let written = part.map(|hasher| {
                 held.length += gathered.length as u64;
                 held.hasher = hasher;
             });

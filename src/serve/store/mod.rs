@@ -7,11 +7,12 @@ pub mod filesystem;
 use std::io;
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use thiserror::Error;
 
-use crate::oci::{Digest, RepositoryName, Tag};
+use crate::oci::{Digest, Hasher, RepositoryName, Tag};
 
 pub use filesystem::Filesystem;
 
@@ -81,16 +82,35 @@ pub trait Content: Send + Sync {
     /// How many bytes it has.
     fn length(&self) -> u64;
 
-    /// Reads some of the bytes of the range from its start on; at least one, unless the range is empty.
-    fn read(&self, range: Range<u64>) -> Answer<'_, Bytes>;
+    /// Reads some of the bytes of the range from its start on; at least one, unless the range is empty. They may come in the
+    /// memory of `buffer`, whose bytes do not matter.
+    fn read(&self, range: Range<u64>, buffer: BytesMut) -> Answer<'_, Bytes>;
+}
+
+/// Content that is in memory.
+impl Content for Bytes {
+    fn length(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read(&self, range: Range<u64>, _: BytesMut) -> Answer<'_, Bytes> {
+        let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(self.len());
+        let (start, end) = (within(range.start), within(range.end));
+        std::future::ready(Ok(self.slice(start.min(end)..end))).boxed()
+    }
 }
 
 /// A content store. What a call has acknowledged survives a loss of power, except where it says otherwise.
 pub trait Store: Send + Sync + 'static {
-    /// The length of content, if it is there.
-    fn length<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<u64>>;
+    /// The lengths of content, each if it is there.
+    fn lengths(&self, digests: Vec<Digest>) -> Answer<'_, Vec<Option<u64>>>;
 
-    /// Opens content, if it is there.
+    /// The length of content, if it is there.
+    fn length<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<u64>> {
+        self.lengths(vec![digest.clone()]).map(|lengths| Ok(lengths?.pop().flatten())).boxed()
+    }
+
+    /// Opens content, if it is there. Small content may be in memory then.
     fn open<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<Box<dyn Content>>>;
 
     /// Keeps small content at once.
@@ -102,8 +122,9 @@ pub trait Store: Send + Sync + 'static {
     /// What is there of an upload, also one that was begun before a restart.
     fn upload<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Upload>>;
 
-    /// Adds bytes to an upload; `offset` is how many are there.
-    fn part<'a>(&'a self, id: &'a str, offset: u64, bytes: Vec<Bytes>) -> Answer<'a, ()>;
+    /// Adds bytes to an upload; `offset` is how many are there. `hasher` takes them too, because it needs a thread of its own
+    /// as the disk does, and two would cost more.
+    fn part<'a>(&'a self, id: &'a str, offset: u64, bytes: Vec<Bytes>, hasher: Hasher) -> Answer<'a, Hasher>;
 
     /// Reads back some of the bytes of an upload, from the range's start on.
     fn received<'a>(&'a self, id: &'a str, range: Range<u64>) -> Answer<'a, Bytes>;
@@ -117,8 +138,13 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets the uploads that got nothing for this many seconds; returns how many.
     fn abandon_idle(&self, seconds: u64) -> Answer<'_, usize>;
 
+    /// The digests that links name.
+    fn links(&self, links: Vec<Link>) -> Answer<'_, Vec<Option<Digest>>>;
+
     /// The digest that a link names.
-    fn link<'a>(&'a self, link: &'a Link) -> Answer<'a, Option<Digest>>;
+    fn link<'a>(&'a self, link: &'a Link) -> Answer<'a, Option<Digest>> {
+        self.links(vec![link.clone()]).map(|targets| Ok(targets?.pop().flatten())).boxed()
+    }
 
     /// Writes a link; returns whether the condition held.
     fn write_link<'a>(&'a self, link: &'a Link, target: &'a Digest, condition: Condition) -> Answer<'a, bool>;

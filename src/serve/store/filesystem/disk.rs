@@ -3,16 +3,18 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, IoSlice, Write};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::layout;
+use super::syncing::Syncs;
 use crate::serve::store::StoreError;
 
 /// How many folders are remembered as durable; beyond that, all are forgotten and synced once more.
@@ -47,13 +49,14 @@ pub struct Disk {
     root: PathBuf,
     hook: Option<Hook>,
     temporary: AtomicU64,
+    syncs: Syncs,
     /// Folders whose entry in their parent is durable, and whose parent is in here too. None of them is ever removed.
     durable: Mutex<HashSet<PathBuf>>,
 }
 
 impl Disk {
     pub fn new(root: PathBuf, hook: Option<Hook>) -> Self {
-        Self { root, hook, temporary: AtomicU64::new(0), durable: Mutex::default() }
+        Self { root, hook, temporary: AtomicU64::new(0), syncs: Syncs::default(), durable: Mutex::default() }
     }
 
     fn fail(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
@@ -133,11 +136,15 @@ impl Disk {
         File::open(self.root.join(path)).and_then(|file| file.sync_all()).map_err(Self::fail("sync", path))
     }
 
-    /// Makes the entries of one folder durable.
+    /// Makes the entries of one folder durable, in one go with others who want the same.
     pub fn settle_one(&self, path: &Path) -> Result<(), StoreError> {
-        self.announce("sync the folder", path, || Operation::SyncFolder(path.to_owned()))?;
-        let synced = File::open(self.root.join(path)).and_then(|folder| folder.sync_all());
-        synced.map_err(Self::fail("sync the folder", path))
+        let sync = || {
+            if let Some(hook) = &self.hook {
+                hook(&Operation::SyncFolder(path.to_owned()))?;
+            }
+            File::open(self.root.join(path))?.sync_all()
+        };
+        self.syncs.share(path, sync).map_err(Self::fail("sync the folder", path))
     }
 
     pub fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
@@ -250,9 +257,8 @@ fn write_all_vectored(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Re
     Ok(())
 }
 
-/// Reads up to `length` bytes of a file at an offset, none only at its end.
-pub fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
-    let mut buffer = vec![0; length];
+/// Fills a buffer from a file at an offset as far as one read goes; nothing only at its end.
+pub fn read_at(file: &File, offset: u64, mut buffer: BytesMut) -> io::Result<Bytes> {
     let count = loop {
         match file.read_at(&mut buffer, offset) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -260,5 +266,18 @@ pub fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
         }
     };
     buffer.truncate(count);
-    Ok(Bytes::from(buffer))
+    Ok(buffer.freeze())
+}
+
+/// As [`read_at`], but never waits for the disk: gives the buffer back where the system does not have the bytes in memory
+/// or cannot tell.
+pub fn read_cached(file: &File, offset: u64, mut buffer: BytesMut) -> Result<Bytes, BytesMut> {
+    let read = preadv2(file, &mut [IoSliceMut::new(&mut buffer)], offset, ReadWriteFlags::NOWAIT);
+    match read {
+        Ok(count) if count > 0 => {
+            buffer.truncate(count);
+            Ok(buffer.freeze())
+        }
+        _ => Err(buffer),
+    }
 }

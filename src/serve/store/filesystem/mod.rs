@@ -16,6 +16,8 @@
 mod disk;
 mod layout;
 mod links;
+mod reading;
+mod syncing;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -27,21 +29,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use thiserror::Error;
 
 use self::disk::Disk;
 pub use self::disk::{Hook, Operation};
 use self::layout::Place;
+use self::reading::Readers;
 use self::uploads::{no_upload, upload_folder};
 use super::{Answer, Condition, Content, Link, Listing, Store, StoreError, Upload};
-use crate::oci::{Digest, RepositoryName};
+use crate::oci::{Digest, Hasher, RepositoryName};
 
-/// Reads up to this much are done where they are asked for: handing them to another thread costs more than they do.
-const SMALL_READ: u64 = 64 * 1024;
-/// What is read of large content at once.
-const LARGE_READ: u64 = 256 * 1024;
 /// A link that is younger than this is young enough.
 const RENEWED_AFTER: Duration = Duration::from_secs(60);
 
@@ -63,6 +62,7 @@ pub enum OpenError {
 #[derive(Clone)]
 pub struct Filesystem {
     disk: Arc<Disk>,
+    readers: Readers,
     _lock: Arc<File>,
 }
 
@@ -94,27 +94,32 @@ impl Filesystem {
         for name in disk.names(Path::new(layout::TEMPORARY))?.unwrap_or_default() {
             disk.remove(&Path::new(layout::TEMPORARY).join(name))?;
         }
-        Ok(Self { disk: Arc::new(disk), _lock: Arc::new(lock) })
+        Ok(Self { disk: Arc::new(disk), readers: Readers::default(), _lock: Arc::new(lock) })
     }
 
-    /// Runs what waits for the disk where it stops nobody else.
+    /// Runs what only reads where it stops nobody else.
+    fn reading<'a, T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Disk) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<'a, T> {
+        let (disk, readers) = (self.disk.clone(), self.readers.clone());
+        async move { readers.run(move || work(&disk)).await }.boxed()
+    }
+
+    /// Runs what changes the disk where it stops nobody else.
     fn blocking<'a, T: Send + 'static>(
         &self,
         work: impl FnOnce(&Disk) -> Result<T, StoreError> + Send + 'static,
     ) -> Answer<'a, T> {
         let disk = self.disk.clone();
         let task = tokio::task::spawn_blocking(move || work(&disk));
-        async move {
-            match task.await {
-                Ok(result) => result,
-                Err(error) => {
-                    let source = io::Error::other(error);
-                    Err(StoreError { doing: "finish a step of", what: "the store".to_owned(), source })
-                }
-            }
-        }
-        .boxed()
+        async move { task.await.unwrap_or_else(|error| Err(unfinished(error))) }.boxed()
     }
+}
+
+/// A step whose task ended without an answer.
+fn unfinished(error: tokio::task::JoinError) -> StoreError {
+    StoreError { doing: "finish a step of", what: "the store".to_owned(), source: io::Error::other(error) }
 }
 
 impl Disk {
@@ -157,52 +162,14 @@ impl Disk {
     }
 }
 
-/// An open file of the store.
-struct OpenContent {
-    file: Arc<File>,
-    length: u64,
-}
-
-impl Content for OpenContent {
-    fn length(&self) -> u64 {
-        self.length
-    }
-
-    fn read(&self, range: Range<u64>) -> Answer<'_, Bytes> {
-        let length = range.end.saturating_sub(range.start).min(LARGE_READ);
-        let read = move |file: &File| {
-            let bytes = disk::read_at(file, range.start, usize::try_from(length).unwrap_or_default())?;
-            if bytes.is_empty() && length > 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
-        };
-        let failed = |source| StoreError { doing: "read", what: "content".to_owned(), source };
-        if self.length <= SMALL_READ {
-            return std::future::ready(read(&self.file).map_err(failed)).boxed();
-        }
-        let file = self.file.clone();
-        let task = tokio::task::spawn_blocking(move || read(&file));
-        async move { task.await.map_err(io::Error::other).and_then(|read| read).map_err(failed) }.boxed()
-    }
-}
-
-/// An answer that needs no wait beyond that of reading some bytes.
-fn at_once<'a, T: Send + 'a>(result: Result<T, StoreError>) -> Answer<'a, T> {
-    std::future::ready(result).boxed()
-}
-
 impl Store for Filesystem {
-    fn length<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<u64>> {
-        at_once(self.disk.length(&layout::content(digest).file))
+    fn lengths(&self, digests: Vec<Digest>) -> Answer<'_, Vec<Option<u64>>> {
+        self.reading(move |disk| digests.iter().map(|digest| disk.length(&layout::content(digest).file)).collect())
     }
 
     fn open<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<Box<dyn Content>>> {
-        let path = layout::content(digest).file;
-        at_once(self.disk.open(&path).and_then(|file| {
-            let Some(file) = file else { return Ok(None) };
-            let metadata = file.metadata();
-            let length =
-                metadata.map_err(|source| StoreError { doing: "look at", what: digest.to_string(), source })?.len();
-            Ok(Some(Box::new(OpenContent { file: Arc::new(file), length }) as Box<dyn Content>))
-        }))
+        let (digest, readers) = (digest.clone(), self.readers.clone());
+        self.reading(move |disk| reading::open(disk, &digest, readers))
     }
 
     fn put<'a>(&'a self, digest: &'a Digest, bytes: Bytes) -> Answer<'a, ()> {
@@ -216,21 +183,27 @@ impl Store for Filesystem {
     }
 
     fn upload<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Upload>> {
-        at_once(self.disk.upload(id))
+        let id = id.to_owned();
+        self.reading(move |disk| disk.upload(&id))
     }
 
-    fn part<'a>(&'a self, id: &'a str, offset: u64, bytes: Vec<Bytes>) -> Answer<'a, ()> {
+    fn part<'a>(&'a self, id: &'a str, offset: u64, bytes: Vec<Bytes>, mut hasher: Hasher) -> Answer<'a, Hasher> {
         let data = upload_folder(id).map(|folder| folder.join(layout::UPLOAD_DATA)).ok_or_else(|| no_upload(id));
-        self.blocking(move |disk| disk.write(&data?, offset, &bytes))
+        self.blocking(move |disk| {
+            disk.write(&data?, offset, &bytes)?;
+            for bytes in &bytes {
+                hasher.update(bytes);
+            }
+            Ok(hasher)
+        })
     }
 
     fn received<'a>(&'a self, id: &'a str, range: Range<u64>) -> Answer<'a, Bytes> {
         let id = id.to_owned();
-        self.blocking(move |disk| {
+        self.reading(move |disk| {
             let data = upload_folder(&id).ok_or_else(|| no_upload(&id))?.join(layout::UPLOAD_DATA);
             let file = disk.open(&data)?.ok_or_else(|| no_upload(&id))?;
-            let length = usize::try_from(range.end.saturating_sub(range.start).min(LARGE_READ)).unwrap_or_default();
-            disk::read_at(&file, range.start, length).map_err(|source| StoreError {
+            reading::part(&file, &range, BytesMut::new()).map_err(|source| StoreError {
                 doing: "read back",
                 what: id,
                 source,
@@ -252,8 +225,8 @@ impl Store for Filesystem {
         self.blocking(move |disk| disk.abandon_idle(seconds, SystemTime::now()))
     }
 
-    fn link<'a>(&'a self, link: &'a Link) -> Answer<'a, Option<Digest>> {
-        at_once(self.disk.read_link(&layout::link(link).file))
+    fn links(&self, links: Vec<Link>) -> Answer<'_, Vec<Option<Digest>>> {
+        self.reading(move |disk| links.iter().map(|link| disk.read_link(&layout::link(link).file)).collect())
     }
 
     fn write_link<'a>(&'a self, link: &'a Link, target: &'a Digest, condition: Condition) -> Answer<'a, bool> {
@@ -282,6 +255,6 @@ impl Store for Filesystem {
         limit: usize,
     ) -> Answer<'a, Option<Vec<String>>> {
         let (listing, after) = (listing.clone(), after.map(str::to_owned));
-        self.blocking(move |disk| disk.list(&listing, after.as_deref(), limit))
+        self.reading(move |disk| disk.list(&listing, after.as_deref(), limit))
     }
 }

@@ -1,11 +1,11 @@
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use super::{Filesystem, OpenError, Operation};
-use crate::oci::{Algorithm, Digest, RepositoryName};
+use super::{Filesystem, OpenError, Operation, layout};
+use crate::oci::{Algorithm, Digest, Hasher, RepositoryName};
 use crate::serve::store::{Condition, Link, Listing, Store};
 
 const REPOSITORIES: &str = "docker/registry/v2/repositories";
@@ -18,13 +18,94 @@ fn digest(bytes: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, bytes)
 }
 
+fn hasher() -> Hasher {
+    Hasher::new(Algorithm::Sha256)
+}
+
 async fn read(store: &Filesystem, digest: &Digest) -> Option<Vec<u8>> {
     let content = store.open(digest).await.unwrap()?;
     let mut bytes = Vec::new();
     while (bytes.len() as u64) < content.length() {
-        bytes.extend_from_slice(&content.read(bytes.len() as u64..content.length()).await.unwrap());
+        bytes.extend_from_slice(&content.read(bytes.len() as u64..content.length(), BytesMut::new()).await.unwrap());
     }
     Some(bytes)
+}
+
+/// A read that hangs is a FIFO that nobody writes to: the system stops whoever opens it.
+#[tokio::test]
+async fn a_volume_that_hangs_holds_only_those_who_want_something_of_it() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Filesystem::open(root.path()).unwrap();
+    store.put(&digest(b"there"), Bytes::from_static(b"there")).await.unwrap();
+    let (there, hangs) = (digest(b"there"), digest(b"hangs"));
+    let stuck = root.path().join(layout::content(&hangs).file);
+    fs::create_dir_all(stuck.parent().unwrap()).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &stuck, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    // Should the test's only thread hang, this lets it go, and the order below is wrong.
+    let (answered, ended) = std::sync::mpsc::channel::<()>();
+    let release = std::thread::spawn(move || {
+        let in_time = ended.recv_timeout(std::time::Duration::from_secs(60)).is_ok();
+        drop(fs::File::options().write(true).open(&stuck).unwrap());
+        in_time
+    });
+    let (hanging, ()) = tokio::join!(store.open(&hangs), async {
+        assert_eq!(read(&store, &there).await.unwrap(), b"there");
+        let link = Link::Layer(name("a/b"), there.clone());
+        assert_eq!(store.link(&link).await.unwrap(), None);
+        store.write_link(&link, &there, Condition::Always).await.unwrap();
+        assert_eq!(store.length(&there).await.unwrap(), Some(5));
+        answered.send(()).unwrap();
+    });
+    assert_eq!(hanging.unwrap().map(|content| content.length()), Some(0));
+    assert!(release.join().unwrap(), "others waited for the volume");
+}
+
+/// As many as wait for the disk at the most leave room for a push.
+#[tokio::test]
+async fn readers_that_hang_leave_threads_for_writers() {
+    let readers = super::reading::Readers::default();
+    let (gate, waiting) = (Arc::new((Mutex::new(false), Condvar::new())), Arc::new(Mutex::new(0)));
+    let hanging: Vec<_> = (0..1000)
+        .map(|_| {
+            let (readers, gate, waiting) = (readers.clone(), gate.clone(), waiting.clone());
+            tokio::spawn(async move {
+                let work = move || {
+                    *waiting.lock().unwrap() += 1;
+                    drop(gate.1.wait_while(gate.0.lock().unwrap(), |open| !*open).unwrap());
+                    Ok(())
+                };
+                readers.run(work).await
+            })
+        })
+        .collect();
+    while *waiting.lock().unwrap() < super::reading::AT_ONCE {
+        tokio::task::yield_now().await;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let store = Filesystem::open(root.path()).unwrap();
+    store.put(&digest(b"pushed"), Bytes::from_static(b"pushed")).await.unwrap();
+    assert_eq!(*waiting.lock().unwrap(), super::reading::AT_ONCE);
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    for task in hanging {
+        task.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_large_read_uses_the_memory_that_it_is_given() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Filesystem::open(root.path()).unwrap();
+    let large: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+    store.put(&digest(&large), large.clone().into()).await.unwrap();
+    let content = store.open(&digest(&large)).await.unwrap().unwrap();
+    let first = content.read(0..800_000, BytesMut::new()).await.unwrap();
+    let (memory, length) = (first.as_ptr(), first.len());
+    assert_eq!(first, large[..length]);
+    let second = content.read(length as u64..800_000, first.try_into_mut().unwrap()).await.unwrap();
+    assert_eq!((second.as_ptr(), &second[..]), (memory, &large[length..length + second.len()]));
+    // Past what a file turned out to have there is an error, not an endless answer.
+    assert!(content.read(800_000..800_001, BytesMut::new()).await.is_err());
 }
 
 fn write(root: &Path, path: &str, text: &str) {
@@ -42,13 +123,13 @@ async fn an_upload_grows_by_parts_survives_a_restart_and_becomes_content() {
         let store = Filesystem::open(root.path()).unwrap();
         store.begin("id1", &name("a/b")).await.unwrap();
         let parts = large[..1_000_000].chunks(300_000).map(Bytes::copy_from_slice).collect();
-        store.part("id1", 0, parts).await.unwrap();
+        store.part("id1", 0, parts, hasher()).await.unwrap();
     }
     let store = Filesystem::open(root.path()).unwrap();
     let upload = store.upload("id1").await.unwrap().unwrap();
     assert_eq!((upload.repository, upload.length), (name("a/b"), 1_000_000));
     assert_eq!(store.received("id1", 10..20).await.unwrap(), large[10..20]);
-    store.part("id1", 1_000_000, vec![Bytes::copy_from_slice(&large[1_000_000..])]).await.unwrap();
+    store.part("id1", 1_000_000, vec![Bytes::copy_from_slice(&large[1_000_000..])], hasher()).await.unwrap();
     assert_eq!(store.length(&digest).await.unwrap(), None);
     store.finish("id1", 2_800_000, &digest).await.unwrap();
     assert_eq!(store.length(&digest).await.unwrap(), Some(2_800_000));
@@ -56,7 +137,7 @@ async fn an_upload_grows_by_parts_survives_a_restart_and_becomes_content() {
     assert_eq!(store.upload("id1").await.unwrap(), None);
     // The same content once more does not disturb what is there.
     store.begin("id2", &name("a/b")).await.unwrap();
-    store.part("id2", 0, vec![Bytes::from(large.clone())]).await.unwrap();
+    store.part("id2", 0, vec![Bytes::from(large.clone())], hasher()).await.unwrap();
     store.finish("id2", 2_800_000, &digest).await.unwrap();
     assert_eq!(read(&store, &digest).await.unwrap(), large);
     assert!(fs::read_dir(root.path().join("wharf/uploads")).unwrap().next().is_none());
@@ -67,7 +148,9 @@ async fn what_a_failed_part_left_behind_does_not_count() {
     let root = tempfile::tempdir().unwrap();
     let store = Filesystem::open(root.path()).unwrap();
     store.begin("id", &name("a")).await.unwrap();
-    store.part("id", 0, vec![Bytes::from_static(b"content"), Bytes::from_static(b" and more")]).await.unwrap();
+    let parts = vec![Bytes::from_static(b"content"), Bytes::from_static(b" and more")];
+    let hashed = store.part("id", 0, parts, hasher()).await.unwrap();
+    assert_eq!(hashed.finish(), digest(b"content and more"));
     store.finish("id", 7, &digest(b"content")).await.unwrap();
     assert_eq!(read(&store, &digest(b"content")).await.unwrap(), b"content");
 }
