@@ -10,7 +10,7 @@ use http::Method;
 use super::client::{Client, digest, image};
 use super::process::{Process, free_address};
 
-fn tool(name: &str) -> PathBuf {
+pub fn tool(name: &str) -> PathBuf {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dev/bin").join(name);
     if built.exists() { built } else { name.into() }
 }

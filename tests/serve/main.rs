@@ -9,3 +9,4 @@ mod kill;
 mod operation;
 mod power;
 mod process;
+mod proofs;

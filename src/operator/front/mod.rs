@@ -1,14 +1,15 @@
 //! The fronts of Registries: what clients beyond the cluster meet first, an ingress controller, a Gateway or a load balancer.
 //! From time to time an upload is sent through each of them, and the passes find in memory what became of it. Nothing here
-//! may hold up a pass, send a credential to whom it has not verified, or leave the content of an upload behind.
+//! may hold up a pass, send a credential to whom it has not verified, or leave more behind, the more often it is done.
 //!
 //! | in memory | who moves it | what a restart does |
 //! |---|---|---|
-//! | the verdict on a front | this loop: when its inputs change, soon after a failure, else every hour | the status keeps its word until the next proof |
+//! | the verdict on a front | this loop: when its inputs change, soon after a failure, else every ten minutes | the status keeps its word until the next proof |
+//! | an upload that could not be settled | the next proof, which begins no other before | the engine purges it after a week; a blob is deleted by the next proof |
 
 pub mod probe;
 mod target;
-mod trust;
+pub mod trust;
 pub mod verdict;
 
 use std::collections::{BTreeSet, HashMap};
@@ -21,7 +22,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use kube::runtime::reflector::ObjectRef;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use self::probe::{Inside, Outcome, Probe};
 pub use self::target::{Front, Way, balanced, fronts, node_port};
@@ -32,22 +33,18 @@ use super::context::Context;
 use super::registry::mint::{PASSWORD_KEY, USERNAME_KEY};
 use super::registry::names::{Names, SERVICE_PORT};
 use super::view::cached;
+use super::volume::Level;
 use crate::api::Registry;
 use crate::api::registry::ServiceType;
 
 /// How often to look whether a proof is due. Looking costs no request.
 const TICK: Duration = Duration::from_secs(3);
 /// How long a success stands, before jitter.
-const RENEWAL: Duration = Duration::from_secs(3600);
+const RENEWAL: Duration = Duration::from_secs(600);
 /// How soon after a first failure the next proof is tried; doubled with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// The longest time between two proofs of a front that fails.
 const LAST_RETRY: Duration = Duration::from_secs(120);
-/// How long after a proof that may have left two megabytes the next one is, so that a week of them, after which the engine purges
-/// them, stays small.
-const COSTLY_RETRY: Duration = Duration::from_secs(3600);
-/// How long one proof may take: two megabytes over a slow line.
-const PATIENCE: Duration = Duration::from_secs(45);
 /// How many proofs run at once.
 const CONCURRENCY: usize = 4;
 /// How many nodes are looked at to find one that is ready.
@@ -60,6 +57,7 @@ struct Proof {
     verdict: Verdict,
     failures: u32,
     due: Instant,
+    unsettled: Option<String>,
 }
 
 /// The last verdicts, by the UID of the Registry. Cloning shares them.
@@ -80,9 +78,14 @@ impl Fronts {
         known.get(&(uid.to_owned(), front.way)).is_none_or(|proof| proof.front != *front || proof.due <= now)
     }
 
+    /// The path of an upload that the last proof could not settle.
+    fn unsettled(&self, uid: &str, way: Way) -> Option<String> {
+        self.lock().get(&(uid.to_owned(), way))?.unsettled.clone()
+    }
+
     /// Notes a verdict; whether it differs from the one before. `chance` is between 0 and 1.
     fn note(&self, uid: &str, front: Front, outcome: Outcome, now: Instant, chance: f64) -> bool {
-        let Outcome { verdict, left_behind } = outcome;
+        let Outcome { verdict, unsettled } = outcome;
         let mut known = self.lock();
         let key = (uid.to_owned(), front.way);
         let before = known.get(&key);
@@ -92,9 +95,8 @@ impl Fronts {
             Some(proof) if proof.front == front => proof.failures.saturating_add(1),
             _ => 1,
         };
-        let least = if left_behind { COSTLY_RETRY } else { Duration::ZERO };
-        let due = now + pause(failures).max(least).mul_f64(0.8 + 0.4 * chance);
-        known.insert(key, Proof { front, verdict, failures, due });
+        let due = now + pause(failures).mul_f64(0.8 + 0.4 * chance);
+        known.insert(key, Proof { front, verdict, failures, due, unsettled });
         differs
     }
 
@@ -162,9 +164,9 @@ async fn round(context: &Context) -> Result<Vec<ObjectRef<Registry>>, CallError>
             if is_node_port(&job.registry, job.front.way) {
                 reachable.addresses.clone_from(nodes);
             }
-            let probe = Probe { front: &reachable, authorization: &job.authorization, inside: &job.inside, trust };
-            let given_up = |_| Outcome { verdict: Verdict::too_slow(&reachable, PATIENCE), left_behind: true };
-            let outcome = timeout(PATIENCE, probe.prove()).await.unwrap_or_else(given_up);
+            let unsettled = context.fronts.unsettled(&job.uid, job.front.way);
+            let (authorization, inside) = (&job.authorization, &job.inside);
+            let outcome = Probe { front: &reachable, authorization, inside, trust, unsettled }.prove().await;
             let verdict = &outcome.verdict;
             context.metrics.count_proof(verdict.reason);
             if !verdict.is_proven() {
@@ -190,7 +192,8 @@ fn due(context: &Context, now: Instant) -> Vec<Job> {
         let fronts = target::fronts(&registry, &names, &context.view);
         wanted.extend(fronts.iter().map(|front| (uid.clone(), front.way)));
         let due: Vec<Front> = fronts.into_iter().filter(|front| context.fronts.is_due(&uid, front, now)).collect();
-        if due.is_empty() {
+        // Nothing is put into a full volume: its last room is for what clients delete by. StorageReady tells of it.
+        if due.is_empty() || context.volumes.of(&registry).is_some_and(|volume| volume.level == Level::Full) {
             continue;
         }
         // One that does not serve cannot be reached by any front: the condition Available tells of it.
@@ -255,10 +258,10 @@ mod tests {
         let (fronts, now) = (Fronts::default(), Instant::now());
         let due_after = |seconds: u64, host: &str| fronts.is_due("1", &front(host), now + Duration::from_secs(seconds));
         assert!(due_after(0, "a"));
-        let clean = |verdict| Outcome { verdict, left_behind: false };
+        let clean = |verdict| Outcome { verdict, unsettled: None };
         let (proven, failure) = (|| clean(Verdict::proven()), || clean(failure()));
         assert!(fronts.note("1", front("a"), proven(), now, 0.5));
-        assert!(!due_after(3599, "a") && due_after(3600, "a") && due_after(0, "b"));
+        assert!(!due_after(599, "a") && due_after(600, "a") && due_after(0, "b"));
         assert!(!fronts.note("1", front("a"), proven(), now, 0.5), "nothing new");
         // A failure is looked at again soon, then more and more seldom.
         assert!(fronts.note("1", front("a"), failure(), now, 0.5));
@@ -272,9 +275,11 @@ mod tests {
         // Another front begins anew.
         fronts.note("1", front("b"), failure(), now, 0.5);
         assert!(due_after(5, "b"));
-        // What leaves something in the volume is tried seldom.
-        fronts.note("1", front("b"), Outcome { left_behind: true, ..failure() }, now, 0.5);
-        assert!(!due_after(3599, "b") && due_after(3600, "b"));
+        // What is left in the registry is remembered, also for another front, until it is settled.
+        fronts.note("1", front("b"), Outcome { unsettled: Some("/v2/1".into()), ..failure() }, now, 0.5);
+        assert_eq!(fronts.unsettled("1", Way::Ingress).as_deref(), Some("/v2/1"));
+        fronts.note("1", front("b"), proven(), now, 0.5);
+        assert_eq!(fronts.unsettled("1", Way::Ingress), None);
         fronts.keep_only(&BTreeSet::new());
         assert!(due_after(0, "b"));
     }

@@ -1,8 +1,6 @@
 //! What became of a proof, in the words of the status: which step failed, what came back, and what to do. Pure.
 //! It must never repeat what a front sent but its status code, its `Server` header and where it sends clients on.
 
-use std::time::Duration;
-
 use super::target::{Front, Way};
 use crate::api::reason;
 
@@ -15,6 +13,8 @@ pub enum Step {
     Begin,
     /// Two megabytes.
     Upload,
+    /// The end of the upload.
+    Finish,
 }
 
 impl Step {
@@ -23,6 +23,7 @@ impl Step {
             Self::Look => "HEAD /v2/",
             Self::Begin => "POST /v2/…/blobs/uploads/",
             Self::Upload => "an upload of 2 MiB",
+            Self::Finish => "PUT /v2/…/blobs/uploads/…",
         }
     }
 }
@@ -55,6 +56,8 @@ pub enum Failure {
     },
     /// The upload is to go on at an address that is not the front's.
     SentElsewhere(String),
+    /// The registry itself does not end an upload of before.
+    Unsettled(String),
 }
 
 /// What became of the last proof of a front.
@@ -77,12 +80,6 @@ impl Verdict {
     #[must_use]
     pub fn is_proven(&self) -> bool {
         self.reason == reason::PROVEN
-    }
-
-    /// The proof was given up.
-    #[must_use]
-    pub fn too_slow(front: &Front, patience: Duration) -> Self {
-        Self::of(front, &Failure::Broken(Step::Upload, format!("not finished within {} s", patience.as_secs())))
     }
 
     /// What a failure means.
@@ -127,6 +124,13 @@ impl Verdict {
                 format!(
                     "clients of {name} are told to go on with an upload at {location}: the front has to pass the Host header on as \
                      it came, and X-Forwarded-Proto must be https"
+                ),
+            ),
+            Failure::Unsettled(cause) => (
+                reason::UPLOAD_REFUSED,
+                format!(
+                    "the registry does not end the upload that was tried before through {name} ({cause}). It is tried again; \
+                     StorageReady tells whether the registry can store"
                 ),
             ),
             Failure::Answer { step, code, from_registry, server, location } => {
@@ -213,7 +217,7 @@ fn answered(
                 "{what} through {name} gave {came}: the front gave up waiting. Turn off buffering and lengthen its timeouts"
             ),
         ),
-        (Step::Begin | Step::Upload, _) => (
+        (Step::Begin | Step::Upload | Step::Finish, _) => (
             reason::UPLOAD_REFUSED,
             format!(
                 "{what} through {name} gave {came}: the front refuses uploads, or the registry cannot store (StorageReady tells)"
@@ -247,6 +251,8 @@ mod tests {
             (Failure::Broken(Step::Look, "closed".into()), "FrontUnreachable", "closed"),
             (Failure::Broken(Step::Upload, "closed".into()), "UploadRefused", "limit"),
             (Failure::SentElsewhere("http://inner/".into()), "UploadRefused", "http://inner/"),
+            (Failure::Unsettled("GET: 500".into()), "UploadRefused", "GET: 500"),
+            (answer(Step::Finish, 405), "UploadRefused", "PUT"),
             (answer(Step::Look, 404), "NotRouted", "404 from nginx"),
             (answer(Step::Look, 401), "NotRouted", "nothing there leads to this registry"),
             (another, "NotRouted", "Authorization header"),
@@ -265,6 +271,5 @@ mod tests {
             assert!(!verdict.is_proven());
         }
         assert!(Verdict::proven().is_proven());
-        assert_eq!(Verdict::too_slow(&front(), Duration::from_secs(45)).reason, "UploadRefused");
     }
 }

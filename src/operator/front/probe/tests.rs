@@ -11,6 +11,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::*;
+use crate::oci::{Algorithm, Hasher};
 use crate::operator::certificate::{KeyedCertificate, issue, make_authority};
 
 const HOST: &str = "images.example.com";
@@ -96,8 +97,9 @@ fn good(method: &str) -> &'static str {
     match method {
         "HEAD" => LOOK,
         "POST" => BEGUN,
-        "PATCH" => "202 Accepted",
-        _ => "204 No Content",
+        "PATCH" => "202 Accepted\r\nLocation: /v2/wharf-proof/blobs/uploads/1?_state=newest",
+        "PUT" => "201 Created",
+        _ => "404 Not Found",
     }
 }
 
@@ -118,15 +120,15 @@ async fn verdict_at(address: SocketAddr, trusted: &str, log: &Mutex<Vec<String>>
         content: String::new(),
     };
     let trust = Trust::new(trusted, "");
-    // Nobody answers inside: giving the upload up fails, and changes no verdict.
+    // Nobody answers inside: tidying up fails, and changes no verdict.
     let inside = Inside { address: "127.0.0.3:443".parse().unwrap(), name: "team.platform.svc".into() };
-    let probe = Probe { front: &front, authorization: CREDENTIAL, inside: &inside, trust: &trust };
+    let probe = Probe { front: &front, authorization: CREDENTIAL, inside: &inside, trust: &trust, unsettled: None };
     let verdict = probe.prove().await.verdict;
     (verdict, log.lock().unwrap().clone())
 }
 
 #[tokio::test]
-async fn an_upload_goes_through_and_the_whole_of_it_arrives() {
+async fn a_blob_goes_through_and_the_whole_of_it_arrives() {
     let (verdict, requests) = verdict_for(HOST, good).await;
     assert_eq!(verdict, Verdict::proven());
     assert_eq!(
@@ -135,8 +137,12 @@ async fn an_upload_goes_through_and_the_whole_of_it_arrives() {
             "HEAD /v2/ 0 Basic credential",
             "POST /v2/wharf-proof/blobs/uploads/ 0 Basic credential",
             "PATCH /v2/wharf-proof/blobs/uploads/1?_state=secret 2097152 Basic credential",
+            &format!("PUT /v2/wharf-proof/blobs/uploads/1?_state=newest&digest=sha256:{HASH} 0 Basic credential"),
         ]
     );
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    hasher.update(&vec![0; UPLOAD]);
+    assert_eq!(hasher.finish().as_str(), blob());
 }
 
 #[tokio::test]
@@ -158,7 +164,7 @@ async fn the_credential_goes_to_nobody_who_is_not_verified() {
 
 #[tokio::test]
 async fn what_a_front_answers_is_told_apart() {
-    let cases: [(Answers, &str, &str); 8] = [
+    let cases: [(Answers, &str, &str); 9] = [
         (|_| "404 Not Found\r\nServer: nginx", "NotRouted", "404 from nginx"),
         (|_| "502 Bad Gateway\r\nServer: nginx", "BackendUnreachable", "502 from nginx"),
         (|_| "401 Unauthorized\r\nDocker-Distribution-Api-Version: registry/2.0", "NotRouted", "Authorization"),
@@ -179,6 +185,7 @@ async fn what_a_front_answers_is_told_apart() {
             "413 from nginx",
         ),
         (|method| if method == "PATCH" { "drop" } else { good(method) }, "UploadRefused", "broke off"),
+        (|method| if method == "PUT" { "405 Method Not Allowed" } else { good(method) }, "UploadRefused", "405"),
     ];
     for (answers, reason, words) in cases {
         let (verdict, _) = verdict_for(HOST, answers).await;
@@ -223,33 +230,73 @@ fn an_upload_goes_on_only_where_it_began() {
     assert_eq!(shown("https://a/b?_state=secret\n"), "https://a/b");
 }
 
-#[tokio::test]
-async fn the_upload_is_given_up_inside_at_its_newest_address() {
+const UNDER_WAY: &str = "204 No Content\r\nLocation: /v2/wharf-proof/blobs/uploads/1?_state=inside\r\nRange: 0-999999";
+
+/// What a proof comes to with a front and a registry that answer so, and what reached the registry inside.
+async fn outcome_of(
+    front_answers: Answers,
+    inside_answers: Answers,
+    unsettled: Option<&str>,
+) -> (Outcome, Vec<String>) {
     let authority = make_authority(now()).unwrap();
     let leaf = |name: &str| issue(&authority, &BTreeSet::from([name.to_owned()]), now()).unwrap();
-    let went_on: Answers = |method| match method {
-        "PATCH" => "202 Accepted\r\nLocation: /v2/wharf-proof/blobs/uploads/1?_state=newest",
-        _ => good(method),
+    let server = serve(&leaf(HOST), front_answers).await;
+    let registry = serve(&leaf("team.platform.svc"), inside_answers).await;
+    let trust = Trust::new(&authority.certificate, &authority.certificate);
+    let front = Front {
+        way: Way::Ingress,
+        host: HOST.into(),
+        port: server.address.port(),
+        addresses: vec![server.address.ip().to_string()],
+        content: String::new(),
     };
-    let too_large: Answers = |method| if method == "PATCH" { "!413 Too Large" } else { good(method) };
-    let refusing: Answers = |_| "416 Range Not Satisfiable";
-    let cases: [(Answers, Answers, &str, bool); 3] =
-        [(went_on, good, "newest", false), (too_large, good, "secret", false), (too_large, refusing, "secret", true)];
-    for (front_answers, inside_answers, state, left_behind) in cases {
-        let front = serve(&leaf(HOST), front_answers).await;
-        let inside = serve(&leaf("team.platform.svc"), inside_answers).await;
-        let trust = Trust::new(&authority.certificate, &authority.certificate);
-        let target = Front {
-            way: Way::Ingress,
-            host: HOST.into(),
-            port: front.address.port(),
-            addresses: vec![front.address.ip().to_string()],
-            content: String::new(),
-        };
-        let at = Inside { address: inside.address, name: "team.platform.svc".into() };
-        let probe = Probe { front: &target, authorization: CREDENTIAL, inside: &at, trust: &trust };
-        assert_eq!(probe.prove().await.left_behind, left_behind);
-        let cancelled = format!("DELETE /v2/wharf-proof/blobs/uploads/1?_state={state} 0 Basic credential");
-        assert_eq!(*inside.requests.lock().unwrap(), [cancelled]);
+    let inside = Inside { address: registry.address, name: "team.platform.svc".into() };
+    let unsettled = unsettled.map(str::to_owned);
+    let probe = Probe { front: &front, authorization: CREDENTIAL, inside: &inside, trust: &trust, unsettled };
+    let outcome = probe.prove().await;
+    let requests = registry.requests.lock().unwrap().clone();
+    (outcome, requests.iter().map(|line| line.replace(HASH, "HASH").replace(" Basic credential", "")).collect())
+}
+
+const LOOKED: &str = "GET /v2/wharf-proof/blobs/uploads/1?_state=secret 0";
+const FINISHED: &str = "PUT /v2/wharf-proof/blobs/uploads/1?_state=inside&digest=sha256:HASH 1097152";
+const GIVEN_UP: &str = "DELETE /v2/wharf-proof/blobs/uploads/1?_state=inside 0";
+const DELETED: &str = "DELETE /v2/wharf-proof/blobs/sha256:HASH 0";
+
+#[tokio::test]
+async fn what_went_through_is_deleted_inside_and_what_did_not_is_ended_first() {
+    let cut: Answers = |method| if method == "PATCH" { "drop" } else { good(method) };
+    let lost: Answers = |method| if method == "PUT" { "drop" } else { good(method) };
+    let begun: Answers = |method| if method == "GET" { UNDER_WAY } else { good(method) };
+    let full: Answers = |method| match method {
+        "GET" => UNDER_WAY,
+        "PUT" => "507 Insufficient Storage",
+        _ => "204 No Content",
+    };
+    let broken: Answers = |_| "500 Internal Server Error";
+    let upload = Some("/v2/wharf-proof/blobs/uploads/1?_state=secret".to_owned());
+    let cases: [(Answers, Answers, Option<String>, &[&str]); 5] = [
+        (good, good, None, &[DELETED]),
+        (cut, begun, None, &[LOOKED, FINISHED, DELETED]),
+        // The end of the upload arrived, and the answer did not.
+        (lost, good, None, &[LOOKED, DELETED]),
+        (cut, full, None, &[LOOKED, FINISHED, LOOKED, GIVEN_UP, DELETED]),
+        (cut, broken, upload, &[LOOKED]),
+    ];
+    for (front, inside, unsettled, expected) in cases {
+        let (outcome, requests) = outcome_of(front, inside, None).await;
+        assert_eq!((outcome.unsettled, requests), (unsettled, expected.iter().map(ToString::to_string).collect()));
     }
+}
+
+#[tokio::test]
+async fn no_upload_is_begun_before_the_last_one_is_ended() {
+    let broken: Answers = |_| "500 Internal Server Error";
+    let (outcome, requests) = outcome_of(good, broken, Some("/v2/wharf-proof/blobs/uploads/0")).await;
+    assert_eq!((outcome.verdict.reason, requests.len()), ("UploadRefused", 1), "{outcome:?}");
+    assert!(outcome.verdict.message.contains("500"), "{outcome:?}");
+    assert_eq!(outcome.unsettled.as_deref(), Some("/v2/wharf-proof/blobs/uploads/0"));
+    let (outcome, requests) = outcome_of(good, good, Some("/v2/wharf-proof/blobs/uploads/0")).await;
+    assert_eq!(outcome, Outcome { verdict: Verdict::proven(), unsettled: None });
+    assert_eq!(requests, ["GET /v2/wharf-proof/blobs/uploads/0 0", DELETED]);
 }

@@ -11,6 +11,7 @@ use crate::operator::call::CallError;
 use crate::operator::front::{Way, balanced, node_port};
 use crate::operator::registry::names::Names;
 use crate::operator::registry::observe::{Found, IngressClassFact};
+use crate::operator::volume::Level;
 
 /// Reasons that only a proof gives. After a restart they stand until the next proof, as long as nothing else is asked for.
 const PROOFS: [&str; 7] = [
@@ -168,6 +169,9 @@ fn judged(outcome: &Outcome<'_>, way: Way, exists: bool, place: &str) -> Finding
             Finding::new(EXPOSED, Status::True, verdict.reason, format!("{place}: {}", verdict.message))
         }
         Some(verdict) => no(verdict.reason, format!("{place}: {}", verdict.message)),
+        None if outcome.observed.volume.is_some_and(|volume| volume.level == Level::Full) => {
+            unknown(format!("{place}: the volume is full; an upload is tried when there is room"))
+        }
         None => unknown(format!("{place}: an upload is about to be tried")),
     }
 }

@@ -99,6 +99,17 @@ fn each_trouble_outside_has_its_reason_and_leaves_the_registry_ready() {
 }
 
 #[test]
+fn nothing_is_tried_while_the_volume_is_full() {
+    let status = after(|case| {
+        exposed(case);
+        case.observed.exposure.verdicts.clear();
+        case.observed.volume = Some(VolumeUse { used_percent: 95, level: Level::Full });
+    });
+    let found = exposed_finding(&status);
+    assert!(found.starts_with("Unknown/Progressing") && found.contains("the volume is full"), "{found}");
+}
+
+#[test]
 fn a_class_that_is_missing_is_no_trouble_while_uploads_go_through() {
     let status = after(|case| {
         exposed(case);
