@@ -4,7 +4,7 @@
 //!
 //! | in memory | who moves it | what a restart does |
 //! |---|---|---|
-//! | the verdict on a front | this loop: when its inputs change, soon after a failure, else every ten minutes | the status keeps its word until the next proof |
+//! | the verdict on a front | this loop: when its inputs change, soon after a failure and once more after a first success, else every ten minutes | the status keeps its word until the next proof |
 //! | an upload that could not be settled | the next proof, which begins no other before | the engine purges it after a week; a blob is deleted by the next proof |
 
 pub mod probe;
@@ -41,6 +41,8 @@ use crate::api::registry::ServiceType;
 const TICK: Duration = Duration::from_secs(3);
 /// How long a success stands, before jitter.
 const RENEWAL: Duration = Duration::from_secs(600);
+/// How long a first success stands: a controller may not have taken up yet what was changed.
+const CONFIRMATION: Duration = Duration::from_secs(30);
 /// How soon after a first failure the next proof is tried; doubled with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// The longest time between two proofs of a front that fails.
@@ -95,7 +97,8 @@ impl Fronts {
             Some(proof) if proof.front == front => proof.failures.saturating_add(1),
             _ => 1,
         };
-        let due = now + pause(failures).mul_f64(0.8 + 0.4 * chance);
+        let confirmed = before.is_some_and(|proof| proof.front == front && proof.verdict.is_proven());
+        let due = now + pause(failures, confirmed).mul_f64(0.8 + 0.4 * chance);
         known.insert(key, Proof { front, verdict, failures, due, unsettled });
         differs
     }
@@ -111,9 +114,10 @@ impl Fronts {
 }
 
 /// How long after a proof the next one is due.
-fn pause(failures: u32) -> Duration {
+fn pause(failures: u32, confirmed: bool) -> Duration {
     match failures {
-        0 => RENEWAL,
+        0 if confirmed => RENEWAL,
+        0 => CONFIRMATION,
         more => FIRST_RETRY.saturating_mul(1 << (more - 1).min(10)).min(LAST_RETRY),
     }
 }
@@ -261,8 +265,9 @@ mod tests {
         let clean = |verdict| Outcome { verdict, unsettled: None };
         let (proven, failure) = (|| clean(Verdict::proven()), || clean(failure()));
         assert!(fronts.note("1", front("a"), proven(), now, 0.5));
-        assert!(!due_after(599, "a") && due_after(600, "a") && due_after(0, "b"));
+        assert!(!due_after(29, "a") && due_after(30, "a") && due_after(0, "b"));
         assert!(!fronts.note("1", front("a"), proven(), now, 0.5), "nothing new");
+        assert!(!due_after(599, "a") && due_after(600, "a"));
         // A failure is looked at again soon, then more and more seldom.
         assert!(fronts.note("1", front("a"), failure(), now, 0.5));
         assert!(!due_after(4, "a") && due_after(5, "a"));
