@@ -3,9 +3,13 @@
 
 use std::fmt::Write as _;
 
-use crate::support::{Namespace, attempt, checkout};
+use crate::edge::{self, Edge};
+use crate::outside::Outside;
+use crate::support::{Namespace, Outcome, archive, attempt, checkout};
 
 const DOCUMENTS: [&str; 2] = ["docs/registry.md", "docs/security.md"];
+/// Its commands are those of a client beyond the cluster.
+const EXPOSING: &str = "docs/exposing.md";
 
 /// Something to run, and what a reader is told that it prints.
 #[derive(Debug, Default, PartialEq)]
@@ -72,11 +76,16 @@ fn matches(pattern: &str, line: &str) -> bool {
     line.ends_with(last)
 }
 
-fn run(document: &str, blocks: &[Block]) {
-    let folder = tempfile::tempdir().unwrap();
-    for Block { line, script, shown } in blocks {
-        let outcome =
-            attempt("bash", &["-euo", "pipefail", "-c", &format!("cd {}\n{script}", folder.path().display())], "");
+/// Runs the commands of a document, each block as one script, by what runs a script.
+fn run(document: &str, shell: impl Fn(&str) -> Outcome) {
+    let text = std::fs::read_to_string(checkout().join(document)).unwrap();
+    let (blocks, after) = read(&text);
+    assert!(!blocks.is_empty(), "{document} has no command that is run");
+    let after = After(after);
+    // A run that was killed may have left something.
+    after.put_back();
+    for Block { line, script, shown } in &blocks {
+        let outcome = shell(script);
         let place = format!("{document}:{line}");
         let meant_to_fail = shown.as_deref().is_some_and(fails);
         assert_eq!(outcome.is_err(), meant_to_fail, "{place}:\n{script}\nended so:\n{outcome:?}");
@@ -108,14 +117,21 @@ impl Drop for After {
 fn the_documents_commands_do_what_is_said() {
     let _turn = Namespace::new("documents");
     for document in DOCUMENTS {
-        let text = std::fs::read_to_string(checkout().join(document)).unwrap();
-        let (blocks, after) = read(&text);
-        assert!(!blocks.is_empty(), "{document} has no command that is run");
-        let after = After(after);
-        // A run that was killed may have left something.
-        after.put_back();
-        run(document, &blocks);
+        let folder = tempfile::tempdir().unwrap();
+        let enter = format!("cd {}\n", folder.path().display());
+        run(document, |script| attempt("bash", &["-euo", "pipefail", "-c", &format!("{enter}{script}")], ""));
     }
+    let host = "images.example.com";
+    let edge = Edge::start("platform");
+    let outside = Outside::new(&edge.company(), &[(host, edge::ADDRESS)]);
+    // What the reader has: a certificate and an image.
+    let leaf = edge.certificate(host);
+    let place = |name: &str| outside.folder().join(name);
+    std::fs::write(place("tls.crt"), leaf.certificate).unwrap();
+    std::fs::write(place("tls.key"), leaf.key).unwrap();
+    std::fs::copy(edge.company(), place("company.crt")).unwrap();
+    std::fs::copy(archive().trim_start_matches("oci-archive:"), place("app.tar")).unwrap();
+    run(EXPOSING, |script| outside.attempt(script));
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub fn checkout() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn program(name: &str) -> Command {
+pub fn program(name: &str) -> Command {
     let tools = checkout().join("target/dev/bin");
     let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new(if tools.join(name).exists() { tools.join(name) } else { name.into() });
