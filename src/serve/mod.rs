@@ -114,6 +114,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         missing_content: config.missing_content,
         manifest_memory: limits.manifest_memory_mebibytes * 1024 * 1024,
         open_uploads: limits.open_uploads,
+        reserve_percent: limits.reserve_percent,
     };
     let repositories = Repositories::new(Arc::new(store), settings);
     tokio::spawn(sweep(repositories.clone(), limits.idle_upload_seconds, stop.clone()));

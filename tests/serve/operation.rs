@@ -94,6 +94,24 @@ async fn users_read_or_write_and_are_taken_up_when_they_change() {
     assert_eq!(writer.get("/v2/").await.status, StatusCode::OK);
 }
 
+/// How full the disk of this test is does not matter: a reserve of 100 % is always touched.
+#[tokio::test]
+async fn pushes_are_refused_before_the_volume_is_full_and_pulls_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = serve(folder.path(), "limits: {reservePercent: 0}\n");
+    let manifest = process.client().push_image("a", "1", &[b"{}", b"layer"]).await;
+    drop(process);
+    let process = serve(folder.path(), "limits: {reservePercent: 100}\n");
+    let client = process.client();
+    let refused = client.push_blob("a", b"more").await.unwrap();
+    assert_eq!((refused.status, refused.header("retry-after")), (StatusCode::INSUFFICIENT_STORAGE, "5"));
+    assert_eq!(client.get(&format!("/v2/a/blobs/{}", digest(b"layer"))).await.body, "layer");
+    assert_eq!(client.get("/v2/a/manifests/1").await.body, manifest);
+    let target = format!("/v2/a/manifests/{}", digest(&manifest));
+    let gone = client.send(Method::DELETE, &target, &[], Bytes::new()).await.unwrap();
+    assert_eq!(gone.status, StatusCode::ACCEPTED, "{gone:?}");
+}
+
 /// A GET over TLS; the certificate that the server shows, and its answer.
 async fn secure_get(process: &Process, authority: &[u8], protocol: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

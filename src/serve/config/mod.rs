@@ -78,6 +78,9 @@ pub struct Limits {
     pub idle_client_seconds: u64,
     /// Seconds that running requests get when the server is told to stop.
     pub stop_seconds: u64,
+    /// Percent of the volume, by bytes or by files, that uploads leave free: they are answered with 507, while pulls and deletes
+    /// go on. 0 for none: then the volume fills up to its last byte.
+    pub reserve_percent: u8,
     /// Mebibytes of manifests that are kept in memory.
     pub manifest_memory_mebibytes: usize,
 }
@@ -91,6 +94,8 @@ impl Default for Limits {
             idle_upload_seconds: 24 * 3600,
             idle_client_seconds: 60,
             stop_seconds: 25,
+            // From 98 % on, the operator tells that a volume is full.
+            reserve_percent: 2,
             manifest_memory_mebibytes: 16,
         }
     }
@@ -171,6 +176,9 @@ impl Config {
         {
             return Some("none of limits.connections, receiving, openUploads and idleClientSeconds may be 0");
         }
+        if limits.reserve_percent > 100 {
+            return Some("limits.reservePercent is more than 100");
+        }
         None
     }
 }
@@ -233,6 +241,7 @@ mod tests {
             ("root: /data\nlisten: 127.0.0.1:5000\naccess: {writers: w}\n", "access.users"),
             ("root: /data\nlisten: 127.0.0.1:5000\naccess: {anonymous: None}\n", "nobody"),
             ("root: /data\nlisten: 127.0.0.1:5000\nlimits: {receiving: 0}\n", "may be 0"),
+            ("root: /data\nlisten: 127.0.0.1:5000\nlimits: {reservePercent: 101}\n", "more than 100"),
         ] {
             let error = parse(text).unwrap_err();
             let place = expected.replace(':', ", column ");

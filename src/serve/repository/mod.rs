@@ -71,6 +71,8 @@ pub struct Settings {
     pub manifest_memory: usize,
     /// How many uploads may be under way, whether bytes arrive or not.
     pub open_uploads: usize,
+    /// Percent of the room for content that uploads leave free.
+    pub reserve_percent: u8,
 }
 
 /// Why something was not done.

@@ -26,7 +26,11 @@ fn digest(bytes: &[u8]) -> Digest {
 }
 
 fn open(root: &Path, missing_content: MissingContent) -> Arc<Repositories> {
-    let settings = Settings { missing_content, manifest_memory: 1024 * 1024, open_uploads: 3 };
+    reserving(root, missing_content, 0)
+}
+
+fn reserving(root: &Path, missing_content: MissingContent, reserve_percent: u8) -> Arc<Repositories> {
+    let settings = Settings { missing_content, manifest_memory: 1024 * 1024, open_uploads: 3, reserve_percent };
     Repositories::new(Arc::new(Filesystem::open(root).unwrap()), settings)
 }
 
@@ -119,6 +123,32 @@ async fn an_upload_goes_on_where_it_stopped_also_after_a_restart() {
     repositories.finish_upload(&a, &id(1), chunk(&[&large[800_000..]]), &digest).await.unwrap();
     assert_eq!(blob(&repositories, &a, &digest).await.unwrap(), large);
     assert!(matches!(repositories.upload_progress(&a, &id(1)).await, Err(Error::UploadUnknown)));
+}
+
+/// How full the disk of this test is does not matter: a reserve of 100 % is always touched.
+#[tokio::test]
+async fn in_the_reserve_nothing_is_taken_and_all_else_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let a = name("a");
+    let there = {
+        let repositories = open(root.path(), MissingContent::Reject);
+        repositories.begin_upload(&a, id(1), Algorithm::Sha256).await.unwrap();
+        repositories.append(&a, &id(1), chunk(&[b"one"])).await.unwrap();
+        push_blob(&repositories, &a, b"there").await
+    };
+    let repositories = reserving(root.path(), MissingContent::Reject, 100);
+    let refused = |error: &Error| matches!(error, Error::Store(error) if error.is_full());
+    let error = repositories.begin_upload(&a, id(2), Algorithm::Sha256).await.unwrap_err();
+    assert!(refused(&error), "{error}");
+    let error = repositories.append(&a, &id(1), chunk(&[b"two"])).await.unwrap_err();
+    assert!(refused(&error), "{error}");
+    assert_eq!(blob(&repositories, &a, &there).await.unwrap(), b"there");
+    // What is there is finished.
+    repositories.finish_upload(&a, &id(1), chunk(&[]), &digest(b"one")).await.unwrap();
+    repositories.put_manifest(put(&a, "1", &image(&there, &[&digest(b"one")], None))).await.unwrap();
+    drop(repositories);
+    // There is room again.
+    push_blob(&open(root.path(), MissingContent::Reject), &a, b"more").await;
 }
 
 #[tokio::test]

@@ -92,6 +92,7 @@ impl Repositories {
         if self.open_uploads() >= self.settings.open_uploads {
             return Err(Error::TooManyUploads);
         }
+        self.need_room().await?;
         let (this, repository) = (self.clone(), repository.clone());
         Self::to_its_end(async move {
             this.store.begin(id.as_str(), &repository).await?;
@@ -182,6 +183,21 @@ impl Repositories {
             }
         }
         Ok(count)
+    }
+
+    /// Refuses, as the system does when nothing is left, once only the reserve is. What is there is finished in the reserve:
+    /// a manifest, the links, what a delete writes.
+    async fn need_room(&self) -> Result<(), StoreError> {
+        let reserve = self.settings.reserve_percent;
+        if reserve == 0 {
+            return Ok(());
+        }
+        let used = self.store.used_percent().await?;
+        if used < 100 - i32::from(reserve) {
+            return Ok(());
+        }
+        let source = std::io::ErrorKind::StorageFull.into();
+        Err(StoreError { doing: "take more bytes", what: format!("with {used} % of the room in use"), source })
     }
 
     /// How many uploads are under way.
@@ -311,7 +327,10 @@ impl Repositories {
             if gathered.length == 0 {
                 return (held, Ok(()));
             }
-            let part = this.store.part(held.id.as_str(), held.length, gathered.parts, held.hasher.clone()).await;
+            let part = match this.need_room().await {
+                Ok(()) => this.store.part(held.id.as_str(), held.length, gathered.parts, held.hasher.clone()).await,
+                Err(error) => Err(error),
+            };
             let written = part.map(|hasher| {
                 held.length += gathered.length as u64;
                 held.hasher = hasher;

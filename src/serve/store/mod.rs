@@ -102,6 +102,9 @@ impl Content for Bytes {
 
 /// A content store. What a call has acknowledged survives a loss of power, except where it says otherwise.
 pub trait Store: Send + Sync + 'static {
+    /// How much of the room for content is taken, in percent, by bytes or by number, whichever is worse.
+    fn used_percent(&self) -> Answer<'_, i32>;
+
     /// The lengths of content, each if it is there.
     fn lengths(&self, digests: Vec<Digest>) -> Answer<'_, Vec<Option<u64>>>;
 

@@ -16,6 +16,7 @@ use rustix::io::{ReadWriteFlags, preadv2};
 use super::layout;
 use super::syncing::Syncs;
 use crate::serve::store::StoreError;
+use crate::volume;
 
 /// How many folders are remembered as durable; beyond that, all are forgotten and synced once more.
 const REMEMBERED_FOLDERS: usize = 65_536;
@@ -72,6 +73,12 @@ impl Disk {
     ) -> Result<(), StoreError> {
         let Some(hook) = &self.hook else { return Ok(()) };
         hook(&operation()).map_err(Self::fail(doing, path))
+    }
+
+    /// How much of the volume is taken, in percent.
+    pub fn used_percent(&self) -> Result<i32, StoreError> {
+        let measured = volume::measure(&self.root).map_err(Self::fail("measure the volume of", &self.root))?;
+        Ok(measured.used_percent())
     }
 
     /// A path for something that is not at its place yet; nothing is there.

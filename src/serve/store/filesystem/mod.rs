@@ -50,6 +50,11 @@ pub enum OpenError {
     /// Another process serves it.
     #[error("another process serves {0}: it holds the lock on wharf/lock")]
     Locked(PathBuf),
+    /// The file system has no locks.
+    #[error(
+        "cannot lock wharf/lock in {0}: {1}. The volume needs a file system with locks: without one, a second server damages it"
+    )]
+    Unlockable(PathBuf, io::Error),
     /// The system refused something.
     #[error("cannot prepare {0}: {1}")]
     Io(PathBuf, io::Error),
@@ -88,7 +93,7 @@ impl Filesystem {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(root.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(fail(error)),
+            Err(TryLockError::Error(error)) => return Err(OpenError::Unlockable(root.to_owned(), error)),
         }
         let disk = Disk::new(root.to_owned(), hook);
         for name in disk.names(Path::new(layout::TEMPORARY))?.unwrap_or_default() {
@@ -163,6 +168,10 @@ impl Disk {
 }
 
 impl Store for Filesystem {
+    fn used_percent(&self) -> Answer<'_, i32> {
+        self.reading(Disk::used_percent)
+    }
+
     fn lengths(&self, digests: Vec<Digest>) -> Answer<'_, Vec<Option<u64>>> {
         self.reading(move |disk| digests.iter().map(|digest| disk.length(&layout::content(digest).file)).collect())
     }
