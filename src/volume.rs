@@ -1,4 +1,5 @@
-//! `wharf volume`: tells how full a registry's volume is, from inside its pod, where alone the volume can be seen.
+//! Tells how full a registry's volume is, from inside its pod, where alone the volume can be seen: in the operations of
+//! `wharf serve`, and as `wharf volume` beside an engine that does not tell it.
 //! It must never write to the volume, and never answer with anything but these numbers: whoever reaches the pod may ask.
 
 use std::net::SocketAddr;
@@ -83,8 +84,14 @@ pub fn measure(folder: &Path) -> std::io::Result<Measurement> {
 pub async fn run(options: Options) -> std::io::Result<()> {
     let shutdown = shutdown_on_signal()?;
     let listener = server::bind(options.listen).await?;
-    let router = Router::new().route(PATH, get(answer)).with_state(Arc::new(options.folder));
-    axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.cancelled().await }).await
+    axum::serve(listener, router(options.folder))
+        .with_graceful_shutdown(async move { shutdown.cancelled().await })
+        .await
+}
+
+/// Answers at [`PATH`] for the volume of a folder.
+pub fn router(folder: PathBuf) -> Router {
+    Router::new().route(PATH, get(answer)).with_state(Arc::new(folder))
 }
 
 async fn answer(State(folder): State<Arc<PathBuf>>) -> Response {

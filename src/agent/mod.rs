@@ -88,7 +88,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let metrics = Metrics::register(&mut registry);
     let listener = server::bind(options.listen).await.map_err(Error::Listen)?;
     // It answers until the very end, so that the kubelet does not kill an agent that is restoring its node.
-    let serving = tokio::spawn(server::serve(listener, health.clone(), registry));
+    let serving = tokio::spawn(server::serve(listener, health.clone(), registry, axum::Router::new()));
 
     let disk = Disk::new(options.containerd_root.clone());
     let agent = Agent::new(client.clone(), &options, disk.clone(), metrics.clone());

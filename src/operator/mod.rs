@@ -131,7 +131,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let health = Health::default();
     let definitions = health.gate("custom resource definitions");
     let listener = server::bind(options.listen).await?;
-    let mut endpoint = tokio::spawn(server::serve(listener, health.clone(), registry));
+    let mut endpoint = tokio::spawn(server::serve(listener, health.clone(), registry, axum::Router::new()));
 
     let client = client().await?;
     let work = async {

@@ -68,7 +68,8 @@ pub async fn serve(
     let abort = CancellationToken::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let (stream, client) = match accepted {
-            Ok(accepted) => accepted,
+            // Where one socket is for both families, the older one's addresses come in the newer one's form.
+            Ok((stream, client)) => (stream, SocketAddr::new(client.ip().to_canonical(), client.port())),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(AFTER_REFUSAL).await;

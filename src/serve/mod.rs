@@ -25,6 +25,7 @@ use self::listen::Bounds;
 use self::repository::{Repositories, Settings};
 use self::store::Filesystem;
 use crate::telemetry::{Health, MetricsRegistry, server, shutdown_on_signal};
+use crate::volume;
 
 /// How often idle uploads are looked for.
 const SWEEP: Duration = Duration::from_secs(600);
@@ -42,7 +43,7 @@ pub struct Options {
     /// Address and port of the registry.
     #[arg(long, default_value = "127.0.0.1:5000")]
     pub listen: SocketAddr,
-    /// Address and port of `/healthz`, `/readyz` and `/metrics`.
+    /// Address and port of `/healthz`, `/readyz`, `/metrics` and `/volume`.
     #[arg(long)]
     pub operations: Option<SocketAddr>,
 }
@@ -100,7 +101,8 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     if let Some(address) = config.operations {
         let operations = server::bind(address).await.map_err(ServeError::Listen)?;
         // It answers until the very end.
-        tokio::spawn(server::serve(operations, health.clone(), registry));
+        let volume = volume::router(config.root.clone());
+        tokio::spawn(server::serve(operations, health.clone(), registry, volume));
     }
     let ready = health.gate("content store");
     let certificate = match config.tls.clone() {

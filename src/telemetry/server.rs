@@ -1,7 +1,7 @@
 //! The operational endpoint of a process: `/healthz`, `/readyz` and `/metrics` over plain HTTP.
-//! It must never serve anything that a stranger in the cluster should not read.
+//! A process may answer for more beside them. It must never serve anything that a stranger in the cluster should not read.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -16,27 +16,43 @@ use super::{Health, MetricsRegistry};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Binds the endpoint's address.
+/// Binds the endpoint's address. `[::]` is every address, also where the machine has no IPv6.
 ///
 /// # Errors
 /// When the address cannot be bound, naming the address.
 pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| std::io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+    let bound = TcpListener::bind(address).await;
+    let bound = match bound.as_ref().err().and_then(|error| without_ipv6(address, error)) {
+        Some(address) => TcpListener::bind(address).await,
+        None => bound,
+    };
+    bound.map_err(|error| std::io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
-/// Serves until the process ends: while it stops in order, somebody may want to see how that goes.
+/// What to bind instead of every address, where the kernel knows no IPv6.
+fn without_ipv6(address: SocketAddr, error: &std::io::Error) -> Option<SocketAddr> {
+    let unknown = error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
+    (unknown && address.ip() == Ipv6Addr::UNSPECIFIED).then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
+}
+
+/// Serves until the process ends, with what `beside` answers for: while it stops in order, somebody may want to see how that
+/// goes.
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(listener: TcpListener, health: Health, metrics: MetricsRegistry) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    health: Health,
+    metrics: MetricsRegistry,
+    beside: Router,
+) -> std::io::Result<()> {
     let state = Arc::new((health, metrics));
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_text))
-        .with_state(state);
+        .with_state(state)
+        .merge(beside);
     axum::serve(listener, router).await
 }
 
@@ -56,5 +72,33 @@ async fn metrics_text(State(state): State<Arc<(Health, MetricsRegistry)>>) -> Re
             tracing::error!(%error, "metrics could not be written");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::{bind, without_ipv6};
+
+    #[test]
+    fn every_address_is_that_of_the_other_family_where_there_is_one_family() {
+        let unknown = Error::from(rustix::io::Errno::AFNOSUPPORT);
+        for (address, error, instead) in [
+            ("[::]:5000", &unknown, Some("0.0.0.0:5000")),
+            ("[::1]:5000", &unknown, None),
+            ("0.0.0.0:5000", &unknown, None),
+            ("[::]:5000", &Error::from(rustix::io::Errno::ADDRINUSE), None),
+        ] {
+            let found = without_ipv6(address.parse().unwrap(), error);
+            assert_eq!(found, instead.map(|address| address.parse().unwrap()), "{address} {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_address_is_reached_by_that_of_the_older_family() {
+        let listener = bind("[::]:0".parse().unwrap()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     }
 }

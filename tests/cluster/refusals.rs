@@ -16,7 +16,8 @@ fn wrong_registries_are_refused_with_a_sentence_that_helps() {
     for (name, spec, expected) in [
         ("team", "{replica: 2}", "unknown field \"spec.replica\""),
         ("team", "{storage: {claim: {sise: 2}}}", "unknown field \"spec.storage.claim.sise\""),
-        ("team", "{engine: Nexus}", "supported values: \"Distribution\""),
+        ("team", "{engine: Nexus}", "supported values: \"Wharf\", \"Distribution\""),
+        ("team", "{engine: Wharf, storage: {s3: {bucket: images}}}", "spec.storage.s3 needs spec.engine: Distribution"),
         ("team", "{storage: {claim: {size: 0}}}", "spec.storage.claim.size"),
         ("team", "{storage: {claim: {size: \"0\"}}}", "must be a positive quantity of bytes, such as 20Gi"),
         ("team", "{storage: {claim: {size: \"-1Gi\"}}}", "must be a positive quantity of bytes, such as 20Gi"),

@@ -28,16 +28,20 @@ const CASES: [(&str, (&str, &str, &str), &str); 13] = [
         "spec.expose.tls.secretRef",
     ),
     (
-        "{storage: {s3: {bucket: images, credentialsSecretRef: {name: keys}}}}",
+        "{engine: Distribution, storage: {s3: {bucket: images, credentialsSecretRef: {name: keys}}}}",
         ("get", "secrets", "keys"),
         "spec.storage.s3.credentialsSecretRef",
     ),
     (
-        "{storage: {s3: {bucket: images, credentialsSecretRef: {name: keys}, caConfigMapRef: {name: trusted}}}}",
+        "{engine: Distribution, storage: {s3: {bucket: images, credentialsSecretRef: {name: keys}, caConfigMapRef: {name: trusted}}}}",
         ("get", "configmaps", "trusted"),
         "spec.storage.s3.caConfigMapRef",
     ),
-    ("{storage: {s3: {bucket: images}}}", ("create", "pods", ""), "spec.storage.s3 without credentialsSecretRef"),
+    (
+        "{engine: Distribution, storage: {s3: {bucket: images}}}",
+        ("create", "pods", ""),
+        "spec.storage.s3 without credentialsSecretRef",
+    ),
     ("{storage: {existingClaimName: old}}", ("create", "pods", ""), "spec.storage.existingClaimName"),
     ("{podTemplate: {priorityClassName: high}}", ("create", "pods", ""), "spec.podTemplate.priorityClassName"),
     (
@@ -181,7 +185,7 @@ fn credentials_cannot_be_sent_elsewhere_by_who_may_not_read_them() {
     until_in_force(name, &["author".to_owned(), "reader".to_owned()]);
     namespace.registry(
         "team",
-        "{suspend: true, storage: {s3: {bucket: images, endpoint: \"https://store.example.com\", credentialsSecretRef: {name: keys}}}}",
+        "{suspend: true, engine: Distribution, storage: {s3: {bucket: images, endpoint: \"https://store.example.com\", credentialsSecretRef: {name: keys}}}}",
     );
     let elsewhere = r#"{"spec":{"storage":{"s3":{"endpoint":"https://elsewhere.example.com"}}}}"#;
     let said = changed_by("author", name, elsewhere).expect_err("the endpoint decides where the credentials are used");

@@ -232,7 +232,7 @@ fn two_pods_serve_from_a_bucket_and_a_rollout_has_no_gap() {
     object_store(&namespace);
     let storage = |bucket: &str| {
         format!(
-            "{{replicas: 2, storage: {{s3: {{bucket: {bucket}, prefix: team/, endpoint: 'https://store.{}.svc:7070', \
+            "{{engine: Distribution, replicas: 2, storage: {{s3: {{bucket: {bucket}, prefix: team/, endpoint: 'https://store.{}.svc:7070', \
              credentialsSecretRef: {{name: store}}, caConfigMapRef: {{name: store-authority}}}}}}}}",
             namespace.name
         )

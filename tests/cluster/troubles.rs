@@ -75,7 +75,7 @@ fn a_malformed_stored_object_stops_only_itself() {
         let patch = format!(r#"[{{"op":"replace","path":"{engines}","value":{engine}}}]"#);
         kubectl(&["patch", "crd", definition, "--type=json", "-p", &patch]);
     };
-    set(r#"["Distribution","Nexus"]"#);
+    set(r#"["Wharf","Distribution","Nexus"]"#);
     eventually("the lifted rule is in force", || {
         let yaml = format!(
             "apiVersion: wharf.dev/v1alpha1\nkind: Registry\nmetadata: {{name: odd, namespace: {}}}\nspec: {{engine: Nexus}}\n",
@@ -83,7 +83,7 @@ fn a_malformed_stored_object_stops_only_itself() {
         );
         attempt("kubectl", &["apply", "-f", "-"], &yaml).ok()
     });
-    set(r#"["Distribution"]"#);
+    set(r#"["Wharf","Distribution"]"#);
     namespace.wait_for("odd", "Stalled", "True/Malformed");
     namespace.ready_registry("team", "{}");
     eventually("it heals when it is corrected", || {

@@ -60,7 +60,7 @@ fn children(server: &Server) -> Vec<(&'static str, String, String)> {
 }
 
 async fn converged() -> Server {
-    let server = cluster(&json!({"replicas": 2, "storage": {"s3": {"bucket": "images"}}}));
+    let server = cluster(&json!({"engine": "Distribution", "replicas": 2, "storage": {"s3": {"bucket": "images"}}}));
     crate::world::add_named_registry(&server, "second", &json!({}));
     run_until_quiet(&server, &server.connect()).await;
     server

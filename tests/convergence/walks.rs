@@ -44,7 +44,11 @@ fn spec(random: &mut StdRng, place: Place, size: &mut u32) -> Value {
                 store["credentialsSecretRef"] = json!({"name": "credentials"});
             }
             spec["storage"] = json!({"s3": store});
+            spec["engine"] = json!("Distribution");
         }
+    }
+    if !matches!(place, Place::Bucket) {
+        spec["engine"] = json!(if random.random_bool(0.5) { "Wharf" } else { "Distribution" });
     }
     if random.random_bool(0.2) {
         spec["suspend"] = json!(true);

@@ -34,7 +34,7 @@ async fn the_rendered_rules_allow_a_whole_life_of_a_registry() {
     let mut all = Vec::new();
     for spec in [
         json!({"storage": {"deletionPolicy": "Delete"}}),
-        json!({"replicas": 3, "storage": {"s3": {"bucket": "images"}}, "podTemplate": {"priorityClassName": "high"}}),
+        json!({"engine": "Distribution", "replicas": 3, "storage": {"s3": {"bucket": "images"}}, "podTemplate": {"priorityClassName": "high"}}),
         json!({"expose": {"service": {"type": "NodePort"}}, "caBundle": {"namespaceSelector": {}}}),
     ] {
         let server = cluster(&spec);

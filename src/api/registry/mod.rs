@@ -42,6 +42,7 @@ use crate::api::schema::OBJECT_NAME;
     doc = "A container image registry inside the cluster, reachable as `<name>.<namespace>.svc`.",
     derive = "PartialEq",
     validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63", "metadata.name must be a DNS label (RFC 1035): at most 63 lower-case letters, digits or '-', beginning with a letter, because it becomes the name of a Service"),
+    validation = ("!has(self.spec.storage.s3) || self.spec.engine == 'Distribution'", "spec.storage.s3 needs spec.engine: Distribution: the engine Wharf keeps images on a volume only"),
     validation = ("self.spec.replicas <= 1 || has(self.spec.storage.s3)", "spec.replicas above 1 needs spec.storage.s3: a volume has one writer"),
     validation = ("quantity(self.spec.storage.claim.size).compareTo(quantity(oldSelf.spec.storage.claim.size)) >= 0 || (has(self.status) && has(self.status.storage) && has(self.status.storage.capacity) && quantity(self.spec.storage.claim.size).compareTo(quantity(self.status.storage.capacity)) >= 0)", "spec.storage.claim.size cannot shrink: a volume can only grow. After an expansion that failed it may go back to status.storage.capacity"),
     validation = ("!has(self.spec.expose) || !has(self.spec.expose.service) || size(self.metadata.name) <= 54", "spec.expose.service makes a Service named metadata.name and '-external', so metadata.name may have at most 54 characters"),
@@ -57,7 +58,7 @@ use crate::api::schema::OBJECT_NAME;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RegistrySpec {
-    /// The program that serves the images.
+    /// The program that serves the images. Both keep them in the same way, so a change keeps every image; the pod is replaced.
     #[serde(default)]
     pub engine: Engine,
 
@@ -115,7 +116,9 @@ impl RegistrySpec {
 /// The program that serves a Registry's images.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum Engine {
-    /// CNCF distribution, version 3.
+    /// Wharf's own registry server, on a volume.
+    Wharf,
+    /// CNCF distribution, version 3, on a volume or an object store.
     #[default]
     Distribution,
 }

@@ -25,7 +25,7 @@ pub struct Storage {
     #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub existing_claim_name: Option<String>,
 
-    /// A bucket of an object store to keep the images in, instead of a claim.
+    /// A bucket of an object store to keep the images in, instead of a claim. Needs `engine: Distribution`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s3: Option<ObjectStore>,
 

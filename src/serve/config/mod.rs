@@ -18,7 +18,7 @@ pub struct Config {
     pub root: PathBuf,
     /// Address and port of the registry.
     pub listen: SocketAddr,
-    /// Address and port of `/healthz`, `/readyz` and `/metrics`; without it, there are none.
+    /// Address and port of `/healthz`, `/readyz`, `/metrics` and `/volume`; without it, there are none.
     #[serde(default)]
     pub operations: Option<SocketAddr>,
     /// Serve HTTPS, and nothing else, with this certificate. The files are taken up when they change.

@@ -9,7 +9,7 @@ use crate::world::add_named_registry;
 
 pub fn cases() -> Vec<Case> {
     let storage = |status| ("StorageReady", status);
-    let bucket = json!({"storage": {"s3": {"bucket": "images"}}});
+    let bucket = json!({"engine": "Distribution", "storage": {"s3": {"bucket": "images"}}});
     vec![
         case("Bound", storage("True"), leave),
         Case { spec: bucket.clone(), ..case("ObjectStore", storage("True"), leave) },
@@ -57,7 +57,11 @@ pub fn cases() -> Vec<Case> {
             heal: |server, _| server.remove("Registry", "platform", "alpha"),
             ..case("StorageTaken", storage("False"), |server, _| {
                 server.set_time("2029-01-01T00:00:00Z");
-                add_named_registry(server, "alpha", &json!({"storage": {"s3": {"bucket": "images"}}}));
+                add_named_registry(
+                    server,
+                    "alpha",
+                    &json!({"engine": "Distribution", "storage": {"s3": {"bucket": "images"}}}),
+                );
             })
         },
     ]

@@ -1,4 +1,4 @@
-//! The engine's configuration, which holds a secret of its own, and the certificates that clients must trust, which are
+//! The engine's configuration, which may hold a secret of its own, and the certificates that clients must trust, which are
 //! public.
 
 use std::collections::BTreeMap;
@@ -9,18 +9,21 @@ use serde_json::{Value, json};
 
 use super::Inputs;
 use super::volumes::{CERTIFICATE_FOLDER, DATA_FOLDER, USERS_FOLDER};
-use crate::api::registry::{ObjectStore, RegistrySpec};
+use crate::api::registry::{Engine, ObjectStore, RegistrySpec};
 use crate::operator::registry::mint::HTPASSWD_KEY;
-use crate::operator::registry::names::{AUTHORITY_KEY, ENGINE_PORT};
+use crate::operator::registry::names::{AUTHORITY_KEY, ENGINE_PORT, VOLUME_PORT};
 
 /// The key of the engine's configuration.
 pub(super) const CONFIGURATION_KEY: &str = "config.yml";
+
+/// How long transfers that run may go on when a pod stops; shorter than its grace period, so that they end by themselves.
+const DRAIN_SECONDS: u32 = 30;
 
 pub(super) fn engine(inputs: &Inputs<'_>) -> Secret {
     Secret {
         metadata: inputs.owned(inputs.names.configuration()),
         type_: Some("Opaque".to_owned()),
-        data: Some(BTreeMap::from([(CONFIGURATION_KEY.to_owned(), ByteString(distribution(inputs).into_bytes()))])),
+        data: Some(BTreeMap::from([(CONFIGURATION_KEY.to_owned(), ByteString(content(inputs).into_bytes()))])),
         ..Secret::default()
     }
 }
@@ -33,9 +36,36 @@ pub(super) fn authority(inputs: &Inputs<'_>) -> ConfigMap {
     }
 }
 
-/// The configuration of CNCF distribution 3. JSON is YAML, and needs no writer of its own.
-pub(super) fn distribution(inputs: &Inputs<'_>) -> String {
-    let configuration = json!({
+/// The text of the engine's configuration. JSON is YAML, and needs no writer of its own.
+pub(super) fn content(inputs: &Inputs<'_>) -> String {
+    let configuration = match inputs.registry.spec.engine {
+        Engine::Wharf => wharf(),
+        Engine::Distribution => distribution(inputs),
+    };
+    let mut text = serde_json::to_string_pretty(&configuration).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// The configuration of `wharf serve`.
+fn wharf() -> Value {
+    json!({
+        "root": DATA_FOLDER,
+        // Every address of the pod, of whichever family.
+        "listen": format!("[::]:{ENGINE_PORT}"),
+        "operations": format!("[::]:{VOLUME_PORT}"),
+        "tls": {
+            "certificate": format!("{CERTIFICATE_FOLDER}/tls.crt"),
+            "key": format!("{CERTIFICATE_FOLDER}/tls.key"),
+        },
+        "access": {"users": format!("{USERS_FOLDER}/{HTPASSWD_KEY}")},
+        "limits": {"stopSeconds": DRAIN_SECONDS},
+    })
+}
+
+/// The configuration of CNCF distribution 3.
+fn distribution(inputs: &Inputs<'_>) -> Value {
+    json!({
         "version": "0.1",
         "log": {"level": "info", "formatter": "json"},
         "storage": storage(&inputs.registry.spec),
@@ -43,8 +73,7 @@ pub(super) fn distribution(inputs: &Inputs<'_>) -> String {
             "addr": format!(":{ENGINE_PORT}"),
             // It signs the state of uploads: with one of its own, each pod would refuse what another began.
             "secret": inputs.minted.upload_secret,
-            // Shorter than the pod's grace period, so that running transfers end by themselves.
-            "draintimeout": "30s",
+            "draintimeout": format!("{DRAIN_SECONDS}s"),
             "headers": {"X-Content-Type-Options": ["nosniff"]},
             "tls": {
                 "certificate": format!("{CERTIFICATE_FOLDER}/tls.crt"),
@@ -54,10 +83,7 @@ pub(super) fn distribution(inputs: &Inputs<'_>) -> String {
         },
         "auth": {"htpasswd": {"realm": "Wharf registry", "path": format!("{USERS_FOLDER}/{HTPASSWD_KEY}")}},
         "health": {"storagedriver": {"enabled": true, "interval": "10s", "threshold": 3}},
-    });
-    let mut text = serde_json::to_string_pretty(&configuration).unwrap_or_default();
-    text.push('\n');
-    text
+    })
 }
 
 fn storage(spec: &RegistrySpec) -> Value {
@@ -94,4 +120,19 @@ fn object_store(store: &ObjectStore) -> Value {
         fields.insert("forcepathstyle".to_owned(), true.into());
     }
     driver
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::serve::config::Config;
+
+    #[test]
+    fn the_server_takes_its_configuration() {
+        let text = super::wharf().to_string();
+        let config = Config::parse(Path::new("config.yml"), &text).unwrap();
+        assert!(config.tls.is_some() && config.operations.is_some());
+        assert_eq!(config.access.anonymous_rights(), crate::serve::access::Rights::None);
+    }
 }

@@ -1,4 +1,4 @@
-//! The container that serves the images: CNCF distribution, with nothing but files for its settings.
+//! The container that serves the images: Wharf's own server or CNCF distribution, with nothing but files for its settings.
 //! No secret may stand in its arguments or environment.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::Inputs;
 use super::configuration::CONFIGURATION_KEY;
 use super::volumes::{self, CONFIGURATION_FOLDER, STORE_AUTHORITY_FOLDER, STORE_CREDENTIALS_FOLDER};
-use crate::operator::registry::names::ENGINE_PORT;
+use crate::api::registry::Engine;
+use crate::operator::registry::names::{ENGINE_PORT, VOLUME_PORT};
 
 /// The file in which AWS' tools, and so the engine, look for credentials.
 pub(super) const STORE_CREDENTIALS_KEY: &str = "credentials";
@@ -22,34 +23,65 @@ pub(super) const STORE_CREDENTIALS_KEY: &str = "credentials";
 const LEAVING_SECONDS: i64 = 5;
 
 pub(super) fn container(inputs: &Inputs<'_>) -> Container {
+    match inputs.registry.spec.engine {
+        Engine::Wharf => wharf(inputs),
+        Engine::Distribution => distribution(inputs),
+    }
+}
+
+/// It tells by itself how it is, and how full the volume is.
+fn wharf(inputs: &Inputs<'_>) -> Container {
     Container {
-        name: "registry".to_owned(),
+        image: Some(inputs.settings.wharf_image.clone()),
+        args: Some(vec![
+            "serve".to_owned(),
+            format!("--config={CONFIGURATION_FOLDER}/{CONFIGURATION_KEY}"),
+            "--log-format=json".to_owned(),
+        ]),
+        ports: Some(vec![port("registry", ENGINE_PORT), port("volume", VOLUME_PORT)]),
+        ..probed(inputs, &tells("/readyz"), tells("/healthz"))
+    }
+}
+
+fn distribution(inputs: &Inputs<'_>) -> Container {
+    let lives = Probe {
+        tcp_socket: Some(TCPSocketAction { port: IntOrString::Int(ENGINE_PORT), host: None }),
+        timeout_seconds: Some(5),
+        ..Probe::default()
+    };
+    Container {
         image: Some(inputs.settings.distribution_image.clone()),
         // Named by program, not by the image's entry point, which differs between builds of distribution.
         command: Some(vec!["registry".to_owned()]),
         args: Some(vec!["serve".to_owned(), format!("{CONFIGURATION_FOLDER}/{CONFIGURATION_KEY}")]),
         env: Some(environment(inputs)),
-        ports: Some(vec![ContainerPort {
-            name: Some("registry".to_owned()),
-            container_port: ENGINE_PORT,
-            protocol: Some("TCP".to_owned()),
-            ..ContainerPort::default()
-        }]),
-        resources: Some(inputs.registry.spec.pod_template.resources.clone().unwrap_or_else(default_resources)),
-        startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(120), ..answers_over_tls() }),
-        readiness_probe: Some(Probe { period_seconds: Some(5), failure_threshold: Some(3), ..answers_over_tls() }),
-        // Only whether the program lives: a volume that fails for a while is no reason to restart it.
-        liveness_probe: Some(Probe {
-            tcp_socket: Some(TCPSocketAction { port: IntOrString::Int(ENGINE_PORT), host: None }),
-            period_seconds: Some(10),
-            timeout_seconds: Some(5),
-            failure_threshold: Some(6),
-            ..Probe::default()
-        }),
-        security_context: Some(restricted()),
+        ports: Some(vec![port("registry", ENGINE_PORT)]),
         lifecycle: inputs.registry.spec.storage.s3.as_ref().map(|_| leaves_slowly()),
+        ..probed(inputs, &answers_over_tls(), lives)
+    }
+}
+
+/// What does not depend on the engine, with its way to ask whether it answers, and whether it lives.
+fn probed(inputs: &Inputs<'_>, answers: &Probe, lives: Probe) -> Container {
+    Container {
+        name: "registry".to_owned(),
+        resources: Some(inputs.registry.spec.pod_template.resources.clone().unwrap_or_else(default_resources)),
+        startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(120), ..answers.clone() }),
+        readiness_probe: Some(Probe { period_seconds: Some(5), failure_threshold: Some(3), ..answers.clone() }),
+        // Only whether the program lives: a volume that fails for a while is no reason to restart it.
+        liveness_probe: Some(Probe { period_seconds: Some(10), failure_threshold: Some(6), ..lives }),
+        security_context: Some(restricted()),
         volume_mounts: Some(volumes::mounts(inputs)),
         ..Container::default()
+    }
+}
+
+fn port(name: &str, number: i32) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: number,
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
     }
 }
 
@@ -89,6 +121,19 @@ pub(super) fn restricted() -> SecurityContext {
         read_only_root_filesystem: Some(true),
         capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
         ..SecurityContext::default()
+    }
+}
+
+/// What the server says of itself, where only the node and the operator ask.
+fn tells(path: &str) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::Int(VOLUME_PORT),
+            ..HTTPGetAction::default()
+        }),
+        timeout_seconds: Some(5),
+        ..Probe::default()
     }
 }
 

@@ -1,4 +1,5 @@
-//! The container that tells how full the volume is: the volume can be seen from inside the pod only.
+//! The container that tells how full the volume is, beside an engine that does not tell it: the volume can be seen from
+//! inside the pod only.
 //! It must never be able to write to the volume.
 
 use std::collections::BTreeMap;
@@ -8,11 +9,12 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::Inputs;
 use super::volumes::{self, DATA_FOLDER};
+use crate::api::registry::Engine;
 use crate::operator::registry::names::VOLUME_PORT;
 
-/// `None` where the images are in an object store, which has no end.
+/// `None` where the engine tells it, and where the images are in an object store, which has no end.
 pub(super) fn container(inputs: &Inputs<'_>) -> Option<Container> {
-    if inputs.registry.spec.storage.s3.is_some() {
+    if inputs.registry.spec.engine == Engine::Wharf || inputs.registry.spec.storage.s3.is_some() {
         return None;
     }
     let amounts = |cpu: &str, memory: &str| {

@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
 use serde_json::{Value, json};
 
 use super::*;
@@ -77,20 +77,29 @@ fn without_an_address_there_is_no_certificate_and_no_pod() {
 }
 
 #[test]
-fn a_new_certificate_credential_or_configuration_makes_a_new_pod() {
-    let registry = fixture::team("{}");
-    let nothing = fixture::nothing(&fixture::names(&registry));
-    let content = |minted: &Minted| {
-        let desired = desired(&registry, &nothing, minted);
-        child(&desired, "Deployment").pointer("/spec/template/metadata/annotations").cloned().unwrap()
+fn what_an_engine_cannot_take_up_makes_a_new_pod() {
+    let pod = |engine: &str, spoil: fn(&mut Observed, &mut Minted)| {
+        let registry = fixture::team(&format!("{{engine: {engine}}}"));
+        let (mut observed, mut minted) = (fixture::nothing(&fixture::names(&registry)), fixture::minted());
+        observed.service = Found::Ours(service("10.96.0.1"));
+        spoil(&mut observed, &mut minted);
+        child(&desired(&registry, &observed, &minted), "Deployment").pointer("/spec/template").cloned().unwrap()
     };
-    let first = content(&fixture::minted());
-    let mut other = fixture::minted();
-    other.credential.htpasswd = "wharf:$2y$04$other\n".into();
-    assert_ne!(content(&other), first);
-    let mut other = fixture::minted();
-    other.leaf = Some(KeyedCertificate { certificate: "other".into(), key: "other".into() });
-    assert_ne!(content(&other), first);
+    let credential = |_: &mut Observed, minted: &mut Minted| minted.credential.htpasswd = "wharf:$2y$04$other\n".into();
+    let certificate = |_: &mut Observed, minted: &mut Minted| {
+        minted.leaf = Some(KeyedCertificate { certificate: "other".into(), key: "other".into() });
+    };
+    let address = |observed: &mut Observed, _: &mut Minted| observed.service = Found::Ours(service("10.96.0.2"));
+    for (engine, expected) in [("Wharf", [true, false, true]), ("Distribution", [true, true, false])] {
+        let first = pod(engine, |_, _| {});
+        let is_new = [pod(engine, credential), pod(engine, certificate), pod(engine, address)].map(|pod| pod != first);
+        assert_eq!(is_new, expected, "{engine}: by another credential, certificate, address");
+    }
+    assert_ne!(pod("Wharf", |_, _| {}), pod("Distribution", |_, _| {}));
+}
+
+fn service(address: &str) -> Service {
+    serde_json::from_value(json!({"spec": {"clusterIPs": [address]}})).unwrap()
 }
 
 fn live_claim(size: &str, class: Option<&str>, managed_fields: &Value) -> PersistentVolumeClaim {
@@ -201,7 +210,7 @@ fn nothing_empty_is_ever_sent() {
     }
     for spec in [
         "{}",
-        "{replicas: 2, storage: {s3: {bucket: images}}}",
+        "{engine: Distribution, replicas: 2, storage: {s3: {bucket: images}}}",
         "{storage: {existingClaimName: mine}}",
         "{expose: {ingress: {host: images.example.com}, service: {type: NodePort}}}",
     ] {

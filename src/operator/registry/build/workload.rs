@@ -13,8 +13,9 @@ use kube::api::ObjectMeta;
 
 use super::{Inputs, configuration, engine, gauge, volumes};
 use crate::api::labels;
-use crate::api::registry::RegistrySpec;
+use crate::api::registry::{Engine, RegistrySpec};
 use crate::operator::certificate::KeyedCertificate;
+use crate::operator::registry::mint::service_addresses;
 use crate::plan::digest_of;
 
 /// A user and group without rights; the volume is made writable for the group.
@@ -64,11 +65,22 @@ fn pod_metadata(inputs: &Inputs<'_>, leaf: &KeyedCertificate) -> ObjectMeta {
     let mut all_labels = template.labels.clone();
     all_labels.extend(labels::of_registry(inputs.names.registry()));
     let mut annotations = template.annotations.clone();
-    // The engine reads these at its start, so a change of any has to make a new pod.
-    let content =
-        [configuration::distribution(inputs), leaf.certificate.clone(), inputs.minted.credential.htpasswd.clone()];
-    annotations.insert(labels::CONTENT.to_owned(), digest_of(&content.join("\n")));
+    annotations.insert(labels::CONTENT.to_owned(), digest_of(&needs_a_new_pod(inputs, leaf)));
     ObjectMeta { labels: Some(all_labels), annotations: Some(annotations), ..ObjectMeta::default() }
+}
+
+/// What has to make a new pod when it changes.
+fn needs_a_new_pod(inputs: &Inputs<'_>, leaf: &KeyedCertificate) -> String {
+    let configuration = configuration::content(inputs);
+    let users = inputs.minted.credential.htpasswd.clone();
+    let certificate = match inputs.registry.spec.engine {
+        // A renewed certificate is taken up from its file, some time after the node has changed that. One for other
+        // addresses is needed at once. So is another credential: the old one must not be good any longer.
+        Engine::Wharf => service_addresses(&inputs.observed.service).join(","),
+        // It reads its files at its start only.
+        Engine::Distribution => leaf.certificate.clone(),
+    };
+    [configuration, certificate, users].join("\n")
 }
 
 fn pod_spec(inputs: &Inputs<'_>) -> PodSpec {
