@@ -109,3 +109,19 @@ async fn owners_and_finalizers_of_several_managers_live_side_by_side() {
     let one = apply(&api, "m", false, apply_map(&json!({"x": "1"}))).await.unwrap();
     assert_eq!((one.owner_references()[0].uid.as_str(), one.finalizers()), ("2", &["wharf.dev/n".to_owned()][..]));
 }
+
+#[tokio::test]
+async fn a_field_goes_with_the_defaults_in_it() {
+    let server = Server::new();
+    let api: Api<Deployment> = Api::namespaced(server.client(), "default");
+    let probed = |handler: Value| {
+        let mut object = deployment("a", &json!({"memory": "1Gi"}));
+        object["spec"]["template"]["spec"]["containers"][0]["livenessProbe"] = handler;
+        object
+    };
+    let probe = |after: Deployment| json!(after)["spec"]["template"]["spec"]["containers"][0]["livenessProbe"].clone();
+    let before = apply(&api, "m", false, probed(json!({"httpGet": {"port": 1}}))).await.unwrap();
+    assert_eq!(probe(before)["httpGet"], json!({"path": "/", "port": 1, "scheme": "HTTP"}));
+    let after = probe(apply(&api, "m", false, probed(json!({"tcpSocket": {"port": 1}}))).await.unwrap());
+    assert_eq!((&after["httpGet"], &after["periodSeconds"]), (&Value::Null, &json!(10)));
+}

@@ -137,8 +137,12 @@ pub(super) fn apply(
     }
     let wanted: BTreeSet<Path> = leaves(kind, &intent).into_keys().collect();
     let kept: BTreeSet<&Path> = wanted.iter().chain(ownership.values().flatten()).collect();
-    for path in previous.iter().filter(|path| !kept.iter().any(|kept| kept.starts_with(path))) {
-        remove(&mut merged, path);
+    let is_kept = |path: &[String]| kept.iter().any(|kept| kept.starts_with(path));
+    for path in previous.iter().filter(|path| !is_kept(path)) {
+        // A field in which nobody owns anything any more goes with all that is in it, be it a default that nobody owned.
+        let is_field = |depth: &usize| *depth == path.len() || path[depth - 1].starts_with("f:");
+        let depth = (1..=path.len()).filter(is_field).find(|depth| !is_kept(&path[..*depth]));
+        remove(&mut merged, &path[..depth.unwrap_or(path.len())]);
     }
     ownership.insert(manager.clone(), wanted);
     ownership.retain(|_, paths| !paths.is_empty());
