@@ -1,5 +1,5 @@
-//! Real clients, and the real engine whose layout the store has: what one has written, the other serves.
-//! Run by `dev/test-engines`, which builds the programs.
+//! The real engine whose layout the store has: what one has written, the other serves. Run by
+//! `dev/test-engines`, which builds the programs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,19 +7,9 @@ use std::process::Command;
 use bytes::Bytes;
 use http::Method;
 
-use super::client::{Client, digest, image};
+use super::client::{Client, digest};
 use super::process::{Process, free_address};
-
-pub fn tool(name: &str) -> PathBuf {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dev/bin").join(name);
-    if built.exists() { built } else { name.into() }
-}
-
-fn run(name: &str, arguments: &[&str]) -> String {
-    let output = Command::new(tool(name)).args(arguments).output().unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
+use super::programs::{run, tool};
 
 /// CNCF distribution on a root.
 fn distribution(folder: &Path, root: &Path) -> (Process, PathBuf) {
@@ -68,7 +58,7 @@ async fn each_engine_serves_what_the_other_has_written() {
     registry.client().push_image("c", "moved", &ours).await;
     let moved = registry.client().push_image("c", "moved", &theirs).await;
     registry.stop();
-    run("registry", &["garbage-collect", config.to_str().unwrap()]);
+    run("registry", ["garbage-collect", config.to_str().unwrap()]);
 
     let wharf = Process::serve(&root);
     is_whole(&wharf.client(), "a/b", "first", &first, &ours).await;
@@ -82,47 +72,4 @@ async fn each_engine_serves_what_the_other_has_written() {
     let (registry, _) = distribution(folder.path(), &root);
     is_whole(&registry.client(), "c", "third", &third, &ours).await;
     is_whole(&registry.client(), "c", "moved", &moved, &theirs).await;
-}
-
-/// An image layout on disk, as skopeo reads it.
-fn layout(folder: &Path) -> PathBuf {
-    let layout = folder.join("layout");
-    let blobs = layout.join("blobs/sha256");
-    std::fs::create_dir_all(&blobs).unwrap();
-    // An empty archive.
-    let layer = vec![0_u8; 1024];
-    let rootfs = serde_json::json!({"type": "layers", "diff_ids": [digest(&layer)]});
-    let config =
-        serde_json::json!({"architecture": "amd64", "os": "linux", "rootfs": rootfs, "config": {}}).to_string();
-    let manifest = image(&[config.as_bytes(), &layer]);
-    for bytes in [config.as_bytes(), &layer, &manifest] {
-        std::fs::write(blobs.join(digest(bytes).trim_start_matches("sha256:")), bytes).unwrap();
-    }
-    let index = serde_json::json!({"schemaVersion": 2, "manifests": [{
-        "mediaType": super::client::IMAGE, "digest": digest(&manifest), "size": manifest.len(),
-        "annotations": {"org.opencontainers.image.ref.name": "latest"},
-    }]});
-    std::fs::write(layout.join("index.json"), index.to_string()).unwrap();
-    std::fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    layout
-}
-
-#[tokio::test]
-#[ignore = "needs skopeo and crane: dev/test-engines"]
-async fn real_clients_push_and_pull() {
-    let folder = tempfile::tempdir().unwrap();
-    let process = Process::serve(&folder.path().join("root"));
-    let source = format!("oci:{}:latest", layout(folder.path()).display());
-    let address = process.address;
-    let target = format!("docker://{address}/skopeo/image:1");
-    run("skopeo", &["copy", "--dest-tls-verify=false", &source, &target]);
-    let back = format!("oci:{}/back:latest", folder.path().display());
-    run("skopeo", &["copy", "--src-tls-verify=false", &target, &back]);
-    run("crane", &["copy", "--insecure", &format!("{address}/skopeo/image:1"), &format!("{address}/crane/image:2")]);
-    run("crane", &["validate", "--insecure", "--remote", &format!("{address}/crane/image:2")]);
-    run("crane", &["tag", "--insecure", &format!("{address}/crane/image:2"), "3"]);
-    assert_eq!(run("crane", &["ls", "--insecure", &format!("{address}/crane/image")]), "2\n3\n");
-    let digest = run("crane", &["digest", "--insecure", &format!("{address}/crane/image:3")]);
-    run("crane", &["delete", "--insecure", &format!("{address}/crane/image@{}", digest.trim())]);
-    assert_eq!(run("crane", &["ls", "--insecure", &format!("{address}/crane/image")]), "");
 }

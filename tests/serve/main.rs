@@ -4,9 +4,11 @@
 
 mod bad_input;
 mod client;
+mod clients;
 mod engines;
 mod kill;
 mod operation;
 mod power;
 mod process;
+mod programs;
 mod proofs;

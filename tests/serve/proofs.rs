@@ -12,8 +12,8 @@ use wharf::operator::front::probe::{Inside, Probe, basic};
 use wharf::operator::front::trust::Trust;
 use wharf::operator::front::{Front, Way};
 
-use super::engines::tool;
 use super::process::{Process, free_address};
+use super::programs::tool;
 
 const HOST: &str = "images.example.com";
 const INSIDE: &str = "team.platform.svc";
