@@ -31,6 +31,8 @@ enum Command {
     Volume(volume::Options),
     /// Serve a registry (runs anywhere; no cluster is needed).
     Serve(serve::Options),
+    /// Tag what refers to other manifests, for a registry without the referrers API that is to serve the same root.
+    TagReferrers(serve::TagReferrersOptions),
     /// Check or describe the configuration of `serve`.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -89,6 +91,7 @@ fn run(command: Command, format: telemetry::LogFormat, filter: &str) -> Result<(
         Command::Operator(options) => runtime.block_on(operator::run(options))?,
         Command::Agent(options) => runtime.block_on(agent::run(options))?,
         Command::Volume(options) => runtime.block_on(volume::run(options))?,
+        Command::TagReferrers(options) => runtime.block_on(serve::tag_referrers(options))?,
         Command::Serve(_) | Command::Config(_) | Command::Crds { .. } => {}
     }
     Ok(())

@@ -31,6 +31,14 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Descriptor {
+    /// How long it is in an index, with the comma.
+    #[must_use]
+    pub fn written_length(&self) -> usize {
+        serde_json::to_string(self).map_or(0, |text| text.len() + 1)
+    }
+}
+
 fn as_text<S: serde::Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(digest.as_str())
 }
@@ -58,6 +66,9 @@ pub enum InvalidManifest {
     /// They are not JSON, or not of the shape of a manifest.
     #[error("the manifest cannot be read: {0}")]
     Json(#[from] serde_json::Error),
+    /// They are not UTF-8, of which a reader of JSON may see nothing in parts that it skips.
+    #[error("the manifest is not UTF-8: {0}")]
+    Encoding(#[from] std::str::Utf8Error),
     /// `schemaVersion` is not 2.
     #[error("the manifest's schemaVersion is not 2")]
     Schema,
@@ -161,8 +172,9 @@ impl Manifest {
     /// Reads a manifest that was announced as `content_type`.
     ///
     /// # Errors
-    /// As [`Manifest::parse`], and when it was announced as something else than it is.
+    /// As [`Manifest::parse`], and when it is not UTF-8 or was announced as something else than it is.
     pub fn parse_announced(bytes: &[u8], content_type: &str) -> Result<Self, InvalidManifest> {
+        std::str::from_utf8(bytes)?;
         let manifest = Self::parse(bytes)?;
         if ManifestType::parse(content_type) != Some(manifest.kind) {
             let (found, announced) = (manifest.kind.as_str(), content_type.to_owned());
@@ -258,6 +270,10 @@ mod tests {
             let error = read(&value).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
+        let skipped = image().to_string().replace("schemaVersion", "unknown\":\"\u{7f}\",\"schemaVersion");
+        let skipped: Vec<u8> = skipped.bytes().map(|byte| if byte == 0x7f { 0xff } else { byte }).collect();
+        let announced = Manifest::parse_announced(&skipped, ManifestType::OciImage.as_str());
+        assert!(matches!(announced, Err(InvalidManifest::Encoding(_))), "{announced:?}");
         assert!(Manifest::parse(b"{").is_err());
         assert!(Manifest::parse(b"").is_err());
     }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::digest::{Digest, InvalidDigest};
+use super::digest::{Algorithm, Digest, InvalidDigest};
+
+/// How much of a digest a referrers tag has.
+const REFERRERS_HEX: usize = 64;
 
 /// Why a text is not a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -22,6 +25,23 @@ impl Tag {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Tag {
+    /// The tag that lists what refers to a subject where a registry has no API for that: the protocol's referrers tag.
+    #[must_use]
+    pub fn of_referrers(subject: &Digest) -> Self {
+        let hex: String = subject.hex().chars().take(REFERRERS_HEX).collect();
+        Self(format!("{}-{hex}", subject.algorithm().as_str()).into())
+    }
+
+    /// Whether it has the form of [`Tag::of_referrers`].
+    #[must_use]
+    pub fn is_of_referrers(&self) -> bool {
+        let Some((name, hex)) = self.0.split_once('-') else { return false };
+        let known = Algorithm::ALL.into_iter().any(|algorithm| algorithm.as_str() == name);
+        known && hex.len() == REFERRERS_HEX && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     }
 }
 
@@ -96,6 +116,22 @@ mod tests {
         }
         for bad in ["", ".", "..", "-a", ".a", "a/b", "a b", "a:b", "ä", "a\0", &"x".repeat(129)] {
             assert!(bad.parse::<Tag>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn referrers_tags_are_cut_as_the_protocol_says() {
+        for (digest, tag) in [("sha256:", "sha256-"), ("sha512:", "sha512-")] {
+            let subject = format!("{digest}{}", "ab".repeat(if digest == "sha256:" { 32 } else { 64 }));
+            let of = Tag::of_referrers(&subject.parse().unwrap());
+            assert_eq!(of.as_str(), format!("{tag}{}", "ab".repeat(32)));
+            assert!(of.is_of_referrers());
+        }
+        let hex = "0".repeat(64);
+        for other in
+            ["latest", "sha256-", &format!("sha256-{hex}.sig"), &format!("sha1-{hex}"), &format!("sha256-{hex}0")]
+        {
+            assert!(!other.parse::<Tag>().unwrap().is_of_referrers(), "{other}");
         }
     }
 

@@ -22,7 +22,7 @@ use self::access::Access;
 use self::config::{Config, ConfigError};
 use self::http::{Metrics, Server};
 use self::listen::Bounds;
-use self::repository::{Repositories, Settings};
+use self::repository::{MissingContent, Repositories, Settings};
 use self::store::Filesystem;
 use crate::telemetry::{Health, MetricsRegistry, server, shutdown_on_signal};
 use crate::volume;
@@ -48,6 +48,14 @@ pub struct Options {
     pub operations: Option<SocketAddr>,
 }
 
+/// Arguments of `wharf tag-referrers`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TagReferrersOptions {
+    /// The folder that holds all content.
+    #[arg(long)]
+    pub root: PathBuf,
+}
+
 /// Why the server cannot run.
 #[derive(Debug, Error)]
 pub enum ServeError {
@@ -57,6 +65,12 @@ pub enum ServeError {
     /// The root cannot be served.
     #[error(transparent)]
     Root(#[from] store::filesystem::OpenError),
+    /// The content store failed.
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+    /// Referrers could not be tagged.
+    #[error(transparent)]
+    Referrers(#[from] repository::Error),
     /// The users cannot be read.
     #[error(transparent)]
     Users(#[from] access::FileError),
@@ -88,6 +102,31 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
     serve(config, shutdown_on_signal().map_err(ServeError::Signals)?).await
 }
 
+/// Writes the tags by which engines without the referrers API list referrers. Where nothing was served since the last time,
+/// there is nothing to do, and nothing is touched.
+///
+/// # Errors
+/// When the root is served by another process, or the store fails.
+pub async fn tag_referrers(options: TagReferrersOptions) -> Result<(), ServeError> {
+    let root = options.root;
+    if !Filesystem::was_served(&root) {
+        tracing::info!(root = %root.display(), "no referrers have come since their tags were written");
+        return Ok(());
+    }
+    let store = Filesystem::open(&root)?;
+    let limits = config::Limits::default();
+    let settings = Settings {
+        // Nothing is pushed here but what lists what is there.
+        missing_content: MissingContent::IndexOnly,
+        manifest_memory: limits.manifest_memory_mebibytes * 1024 * 1024,
+        open_uploads: limits.open_uploads,
+    };
+    let changed = Repositories::new(Arc::new(store.clone()), settings).tag_referrers().await?;
+    store.unmark_served()?;
+    tracing::info!(root = %root.display(), changed, "the tags of referrers are written");
+    Ok(())
+}
+
 /// Serves until `stop` is cancelled.
 ///
 /// # Errors
@@ -111,6 +150,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     };
     let access = access(&config, &stop)?;
     let store = Filesystem::open(&config.root)?;
+    store.mark_served()?;
     let limits = &config.limits;
     let settings = Settings {
         missing_content: config.missing_content,

@@ -26,13 +26,13 @@ fn raw(address: SocketAddr, request: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// All files under a folder, but for the lock.
+/// All files under a folder, but for those that each start makes.
 fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         if entry.is_dir() {
             found.extend(files(&entry));
-        } else if !entry.ends_with("lock") {
+        } else if !entry.ends_with("lock") && !entry.ends_with("served") {
             found.push(entry);
         }
     }

@@ -1,6 +1,7 @@
-//! The real engine whose layout the store has: what one has written, the other serves. Run by
+//! The real engine whose layout the store has: what one has written, the other serves, referrers too. Run by
 //! `dev/test-engines`, which builds the programs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use http::Method;
 
 use super::client::{Client, digest};
 use super::process::{Process, free_address};
-use super::programs::{run, tool};
+use super::programs::{Signer, run, run_in, tool};
 
 /// CNCF distribution on a root.
 fn distribution(folder: &Path, root: &Path) -> (Process, PathBuf) {
@@ -72,4 +73,82 @@ async fn each_engine_serves_what_the_other_has_written() {
     let (registry, _) = distribution(folder.path(), &root);
     is_whole(&registry.client(), "c", "third", &third, &ours).await;
     is_whole(&registry.client(), "c", "moved", &moved, &theirs).await;
+}
+
+/// What refers to an image, as oras finds it: digests with their kinds.
+fn referrers(registry: &Process, image: &str) -> BTreeMap<String, String> {
+    let image = format!("{}/{image}", registry.address);
+    let found = run("oras", ["discover", "--plain-http", "--format", "json", &image]);
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let found = found["referrers"].as_array().unwrap().iter();
+    found.map(|referrer| (text(&referrer["digest"]), text(&referrer["artifactType"]))).collect()
+}
+
+fn kinds_of_referrers(registry: &Process, image: &str) -> BTreeSet<String> {
+    referrers(registry, image).into_values().collect()
+}
+
+fn attach(folder: &Path, registry: &Process, image: &str, kind: &str) {
+    std::fs::write(folder.join("attached"), kind).unwrap();
+    let image = format!("{}/{image}", registry.address);
+    run_in(folder, "oras", ["attach", "--plain-http", "--artifact-type", kind, &image, "attached:text/plain"]);
+}
+
+fn set<const N: usize>(kinds: [&str; N]) -> BTreeSet<String> {
+    kinds.into_iter().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+#[ignore = "needs the registry program, oras and cosign: dev/test-engines"]
+async fn referrers_are_listed_on_either_engine_after_the_other_had_the_root() {
+    let (sbom, test, signature) = ("application/vnd.example.sbom", "application/vnd.example.test", Signer::KIND);
+    let folder = tempfile::tempdir().unwrap();
+    let (root, image) = (folder.path().join("root"), "a/b:1");
+    let signer = Signer::new(folder.path());
+    let collect = |config: &Path, all: &[&str]| {
+        let config = [config.to_str().unwrap()];
+        run("registry", ["garbage-collect"].iter().chain(all).chain(&config));
+    };
+    // Distribution has no referrers API: the clients keep the tag that lists them.
+    let (registry, config) = distribution(folder.path(), &root);
+    registry.client().push_image("a/b", "1", &[b"{}", b"layer"]).await;
+    attach(folder.path(), &registry, image, sbom);
+    signer.sign(&registry, image);
+    // cosign describes its signature there by the type of its configuration.
+    let pushed: Vec<String> = referrers(&registry, image).into_keys().collect();
+    registry.stop();
+    collect(&config, &[]);
+
+    // Wharf has one: the clients leave the tag alone.
+    let wharf = Process::serve(&root);
+    let found = referrers(&wharf, image);
+    assert_eq!(found.keys().cloned().collect::<Vec<_>>(), pushed);
+    assert_eq!(found.values().cloned().collect::<BTreeSet<_>>(), set([sbom, signature]));
+    signer.verify(&wharf, image);
+    attach(folder.path(), &wharf, image, test);
+    let gone = found.iter().find(|(_, kind)| *kind == sbom).unwrap().0;
+    let target = format!("/v2/a/b/manifests/{gone}");
+    assert_eq!(wharf.client().send(Method::DELETE, &target, &[], Bytes::new()).await.unwrap().status, 202);
+    assert_eq!(kinds_of_referrers(&wharf, image), set([test, signature]));
+    assert!(wharf.stop().success());
+    let tag = || run(env!("CARGO_BIN_EXE_wharf"), ["tag-referrers", "--root", root.to_str().unwrap()]);
+    tag();
+
+    let (registry, config) = distribution(folder.path(), &root);
+    assert_eq!(kinds_of_referrers(&registry, image), set([test, signature]));
+    signer.verify(&registry, image);
+    attach(folder.path(), &registry, image, sbom);
+    registry.stop();
+    // Whatever no tag leads to goes, and nothing else.
+    collect(&config, &["--delete-untagged"]);
+    tag();
+    let (registry, _) = distribution(folder.path(), &root);
+    assert_eq!(kinds_of_referrers(&registry, image), set([sbom, test, signature]));
+    signer.verify(&registry, image);
+    registry.stop();
+
+    let wharf = Process::serve(&root);
+    assert_eq!(kinds_of_referrers(&wharf, image), set([sbom, test, signature]));
+    signer.verify(&wharf, image);
 }

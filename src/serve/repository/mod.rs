@@ -17,6 +17,7 @@ mod locks;
 mod manifests;
 mod recent;
 mod referrers;
+mod referrers_tags;
 mod tags;
 #[cfg(test)]
 mod tests;

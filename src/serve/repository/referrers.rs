@@ -11,7 +11,7 @@ use crate::oci::{self, Descriptor, Digest, Reference, RepositoryName};
 use crate::serve::store::Listing;
 
 /// What is left of the largest manifest for the frame of an answer, which is an index itself.
-const FRAME: usize = 4096;
+pub(super) const FRAME: usize = 4096;
 
 /// The referrers of a repository's manifests.
 #[derive(Default)]
@@ -24,6 +24,11 @@ impl RepositoryReferrers {
     fn add(&self, subject: &Digest, referrer: &Digest) {
         let mut subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
         subjects.entry(subject.clone()).or_default().insert(referrer.clone());
+    }
+
+    /// All subjects with what refers to them.
+    pub fn into_subjects(self) -> HashMap<Digest, BTreeSet<Digest>> {
+        self.subjects.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn of(&self, subject: &Digest, last: Option<&Digest>) -> Vec<Digest> {
@@ -54,7 +59,7 @@ impl Repositories {
             if artifact_type.is_some_and(|wanted| descriptor.artifact_type.as_deref() != Some(wanted)) {
                 continue;
             }
-            size += serde_json::to_string(&descriptor).map_or(0, |text| text.len() + 1);
+            size += descriptor.written_length();
             if size > oci::manifest::LARGEST && !descriptors.is_empty() {
                 return Ok((descriptors, true));
             }
@@ -81,7 +86,7 @@ impl Repositories {
 
     /// Reads all manifests of a repository, once in the life of the process. A manifest that is pushed meanwhile is added by
     /// its push: what is scanned was put in its place in memory before this began.
-    async fn scan(&self, repository: &RepositoryName, referrers: &RepositoryReferrers) -> Result<(), Error> {
+    pub(super) async fn scan(&self, repository: &RepositoryName, referrers: &RepositoryReferrers) -> Result<(), Error> {
         let listing = Listing::Revisions(repository.clone());
         let revisions = self.store.list(&listing, None, usize::MAX).await?.unwrap_or_default();
         for digest in revisions.iter().filter_map(|text| text.parse::<Digest>().ok()) {

@@ -1,4 +1,5 @@
 mod interleavings;
+mod referrers_tags;
 
 use std::path::Path;
 use std::sync::Arc;

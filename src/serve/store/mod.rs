@@ -53,6 +53,8 @@ pub enum Link {
 /// Links that can be listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listing {
+    /// The names of all repositories.
+    Repositories,
     /// The tags of a repository.
     Tags(RepositoryName),
     /// The digests of a repository's manifests.
@@ -158,7 +160,7 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a link; returns whether there was one.
     fn remove_link<'a>(&'a self, link: &'a Link) -> Answer<'a, bool>;
 
-    /// The names in a listing, sorted, behind `after`, at most `limit`; None where the repository was never written to.
+    /// The names in a listing, sorted, behind `after`, at most `limit`; None where its repository was never written to.
     fn list<'a>(
         &'a self,
         listing: &'a Listing,

@@ -7,10 +7,17 @@ use crate::serve::store::{Link, Listing};
 
 const CONTENT: &str = "docker/registry/v2";
 
+/// The folder of all repositories.
+pub const REPOSITORIES: &str = "docker/registry/v2/repositories";
+/// In a repository's folder: its manifests and tags.
+pub const MANIFESTS: &str = "_manifests";
+
 /// What one process holds while it serves the root.
 pub const LOCK: &str = "wharf/lock";
 /// Files and folders before they are renamed to their place.
 pub const TEMPORARY: &str = "wharf/tmp";
+/// Says that the root was served since referrers were last tagged.
+pub const SERVED: &str = "wharf/served";
 /// One folder an upload.
 pub const UPLOADS: &str = "wharf/uploads";
 /// In an upload's folder: its bytes.
@@ -41,7 +48,7 @@ pub fn content(digest: &Digest) -> Place {
 
 /// Where a repository lies.
 pub fn repository(name: &RepositoryName) -> PathBuf {
-    Path::new(CONTENT).join("repositories").join(name.as_str())
+    Path::new(REPOSITORIES).join(name.as_str())
 }
 
 fn revisions(name: &RepositoryName, algorithm: Algorithm) -> PathBuf {
@@ -69,9 +76,11 @@ pub fn tag_entry(target: &Digest) -> PathBuf {
     Path::new("index").join(target.algorithm().as_str()).join(target.hex()).join("link")
 }
 
-/// The folders whose entries a listing names, each with what stands before the names.
+/// The folders whose entries a listing names, each with what stands before the names. Repositories lie in no such folder:
+/// each may be below another.
 pub fn listing(listing: &Listing) -> Vec<(PathBuf, String)> {
     match listing {
+        Listing::Repositories => Vec::new(),
         Listing::Tags(name) => vec![(tags(name), String::new())],
         Listing::Revisions(name) => Algorithm::ALL
             .into_iter()

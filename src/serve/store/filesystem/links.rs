@@ -88,11 +88,14 @@ impl Disk {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Option<Vec<String>>, StoreError> {
-        let (Listing::Tags(repository) | Listing::Revisions(repository)) = listing;
-        if !self.has_repository(repository)? {
-            return Ok(None);
-        }
         let mut names = Vec::new();
+        match listing {
+            Listing::Repositories => names = self.repositories()?,
+            Listing::Tags(repository) | Listing::Revisions(repository) if !self.has_repository(repository)? => {
+                return Ok(None);
+            }
+            Listing::Tags(_) | Listing::Revisions(_) => {}
+        }
         for (folder, start) in layout::listing(listing) {
             let found = self.names(&folder)?.unwrap_or_default();
             names.extend(found.into_iter().map(|name| format!("{start}{name}")));
@@ -103,10 +106,26 @@ impl Disk {
         Ok(Some(names))
     }
 
+    /// All repositories that have manifests, in no order. What the layout has within one begins with `_`, which no part of
+    /// a name does.
+    fn repositories(&self) -> Result<Vec<String>, StoreError> {
+        let (mut found, mut rest) = (Vec::new(), vec![String::new()]);
+        while let Some(parent) = rest.pop() {
+            for name in self.names(&Path::new(layout::REPOSITORIES).join(&parent))?.unwrap_or_default() {
+                if name == layout::MANIFESTS {
+                    found.push(parent.clone());
+                } else if !name.starts_with('_') {
+                    rest.push(if parent.is_empty() { name } else { format!("{parent}/{name}") });
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// A folder of a repository's name may also be that of another's parent.
     fn has_repository(&self, name: &RepositoryName) -> Result<bool, StoreError> {
         let names = self.names(&layout::repository(name))?.unwrap_or_default();
-        Ok(names.iter().any(|name| name == "_manifests" || name == "_layers"))
+        Ok(names.iter().any(|name| name == layout::MANIFESTS || name == "_layers"))
     }
 }
 

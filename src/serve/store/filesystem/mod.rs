@@ -6,6 +6,7 @@
 //! | anything in `wharf/tmp` | a crash before a rename, or between renaming out and removing | nobody | removes it |
 //! | `wharf/uploads/<id>` | an upload that was never finished | its client, or the sweep of idle uploads | keeps it |
 //! | `wharf/uploads/<id>` without its data | a crash between finishing and removing | the sweep | counts it as absent |
+//! | `wharf/served` | a start of the server | `wharf tag-referrers`, which removes it at its end | writes it |
 //! | content without a link | a crash before the link was written | a collector | keeps it |
 //! | a folder without its `link` | a crash of either engine while it made or removed one | the next write of that name | counts it as absent |
 //! | a tag whose manifest has no link | a crash between removing tags and manifest | the repository, which reads it as absent | keeps it |
@@ -100,6 +101,29 @@ impl Filesystem {
             disk.remove(&Path::new(layout::TEMPORARY).join(name))?;
         }
         Ok(Self { disk: Arc::new(disk), readers: Readers::default(), _lock: Arc::new(lock) })
+    }
+
+    /// Writes down that manifests may change from now on without the tags of their referrers.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn mark_served(&self) -> Result<(), StoreError> {
+        let place = Place { file: layout::SERVED.into(), permanent: "wharf".into() };
+        self.disk.write_file(&place, Bytes::new())
+    }
+
+    /// Whether a root has the mark of [`Filesystem::mark_served`].
+    #[must_use]
+    pub fn was_served(root: &Path) -> bool {
+        root.join(layout::SERVED).exists()
+    }
+
+    /// Takes the mark away, once the tags are there.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn unmark_served(&self) -> Result<(), StoreError> {
+        self.disk.remove(Path::new(layout::SERVED))
     }
 
     /// Runs what only reads where it stops nobody else.
