@@ -59,10 +59,11 @@ pub async fn serve(
     server: Arc<Server>,
     certificate: Certificate,
     metrics: Metrics,
-    bounds: Bounds,
+    bounds: watch::Receiver<Bounds>,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(bounds.connections));
+    // Each connection has one of these.
+    let places = Arc::new(());
     let outside = Arc::new(Semaphore::new(TURNING_AWAY));
     let running = TaskTracker::new();
     let abort = CancellationToken::new();
@@ -78,16 +79,18 @@ pub async fn serve(
         };
         // Answers are written whole; holding back their last packet helps nobody.
         let _ = stream.set_nodelay(true);
-        let Ok(place) = places.clone().try_acquire_owned() else {
+        let now = *bounds.borrow();
+        if Arc::strong_count(&places) > now.connections {
             metrics.turned_away.inc();
             // Without a handshake there is no way to say it to a client of TLS.
             if let (None, Ok(place)) = (&*certificate.borrow(), outside.clone().try_acquire_owned()) {
-                running.spawn(turn_away(stream, bounds.idle, place));
+                running.spawn(turn_away(stream, now.idle, place));
             }
             continue;
-        };
+        }
+        let place = places.clone();
         let connection =
-            connection(stream, client, server.clone(), certificate.borrow().clone(), bounds.idle, stop.clone());
+            connection(stream, client, server.clone(), certificate.borrow().clone(), now.idle, stop.clone());
         let (metrics, abort) = (metrics.clone(), abort.clone());
         running.spawn(async move {
             metrics.connections.inc();
@@ -98,7 +101,8 @@ pub async fn serve(
     }
     drop(listener);
     running.close();
-    if tokio::time::timeout(bounds.stop, running.wait()).await.is_err() {
+    let patience = bounds.borrow().stop;
+    if tokio::time::timeout(patience, running.wait()).await.is_err() {
         tracing::warn!(connections = running.len(), "requests that are still running are cut off");
         abort.cancel();
         running.wait().await;

@@ -16,12 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::access::Access;
-use self::config::{Config, ConfigError};
+use self::config::{Config, ConfigError, Limits};
 use self::http::{Metrics, Server};
 use self::listen::Bounds;
+use self::reload::Current;
 use self::repository::{MissingContent, Repositories, Settings};
 use self::store::Filesystem;
 use crate::telemetry::{Health, MetricsRegistry, server, shutdown_on_signal};
@@ -95,11 +96,11 @@ pub enum ServeError {
 /// # Errors
 /// When it cannot start.
 pub async fn run(options: Options) -> Result<(), ServeError> {
-    let config = match (options.config, options.root) {
-        (Some(file), _) => Config::read(&file)?,
+    let config = match (&options.config, options.root) {
+        (Some(file), _) => Config::read(file)?,
         (None, root) => Config::of(root.unwrap_or_default(), options.listen, options.operations),
     };
-    serve(config, shutdown_on_signal().map_err(ServeError::Signals)?).await
+    serve(config, options.config, shutdown_on_signal().map_err(ServeError::Signals)?).await
 }
 
 /// Writes the tags by which engines without the referrers API list referrers. Where nothing was served since the last time,
@@ -114,24 +115,19 @@ pub async fn tag_referrers(options: TagReferrersOptions) -> Result<(), ServeErro
         return Ok(());
     }
     let store = Filesystem::open(&root)?;
-    let limits = config::Limits::default();
-    let settings = Settings {
-        // Nothing is pushed here but what lists what is there.
-        missing_content: MissingContent::IndexOnly,
-        manifest_memory: limits.manifest_memory_mebibytes * 1024 * 1024,
-        open_uploads: limits.open_uploads,
-    };
+    // Nothing is pushed here but what lists what is there.
+    let settings = settings(MissingContent::IndexOnly, &Limits::default());
     let changed = Repositories::new(Arc::new(store.clone()), settings).tag_referrers().await?;
     store.unmark_served()?;
     tracing::info!(root = %root.display(), changed, "the tags of referrers are written");
     Ok(())
 }
 
-/// Serves until `stop` is cancelled.
+/// Serves until `stop` is cancelled. Changes of `file`, where the configuration is from one, are taken up.
 ///
 /// # Errors
 /// When it cannot start. Nothing is left running then.
-pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeError> {
+pub async fn serve(config: Config, file: Option<PathBuf>, stop: CancellationToken) -> Result<(), ServeError> {
     let ends = stop.clone().drop_guard();
     let health = Health::default();
     let mut registry = MetricsRegistry::default();
@@ -144,25 +140,25 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         tokio::spawn(server::serve(operations, health.clone(), registry, volume));
     }
     let ready = health.gate("content store");
-    let certificate = match config.tls.clone() {
-        Some(tls) => reload::certificate(tls, stop.clone())?,
-        None => tokio::sync::watch::channel(None).1,
-    };
-    let access = access(&config, &stop)?;
+    let (changes, current) = watch::channel(Arc::new(config.clone()));
+    let certificate = reload::certificate(current.clone(), stop.clone())?;
+    let access = reload::access(current.clone(), &rand::random(), stop.clone())?;
     let store = Filesystem::open(&config.root)?;
     store.mark_served()?;
     let limits = &config.limits;
-    let settings = Settings {
-        missing_content: config.missing_content,
-        manifest_memory: limits.manifest_memory_mebibytes * 1024 * 1024,
-        open_uploads: limits.open_uploads,
-        reserve_percent: limits.reserve_percent,
-    };
-    let repositories = Repositories::new(Arc::new(store), settings);
-    tokio::spawn(sweep(repositories.clone(), limits.idle_upload_seconds, stop.clone()));
-    let idle = Duration::from_secs(limits.idle_client_seconds);
-    let bounds = Bounds { connections: limits.connections, idle, stop: Duration::from_secs(limits.stop_seconds) };
-    let server = Arc::new(Server::new(repositories, access, metrics.clone(), limits.receiving, idle));
+    let repositories = Repositories::new(Arc::new(store), settings(config.missing_content, limits));
+    tokio::spawn(sweep(repositories.clone(), current, stop.clone()));
+    let server = Arc::new(Server::new(repositories.clone(), access, metrics.clone(), requests(limits)));
+    let (change_bounds, bounds) = watch::channel(connections(limits));
+    if let Some(file) = file {
+        let server = server.clone();
+        let take_up = move |config: &Config| {
+            repositories.change(settings(config.missing_content, &config.limits));
+            server.change(requests(&config.limits));
+            change_bounds.send_replace(connections(&config.limits));
+        };
+        tokio::spawn(reload::configuration(file, changes, take_up, stop.clone()));
+    }
     tracing::info!(root = %config.root.display(), listen = %config.listen, tls = config.tls.is_some(), "serving");
     ready.open();
     let closing = stop.clone();
@@ -176,19 +172,25 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     Ok(())
 }
 
-fn access(config: &Config, stop: &CancellationToken) -> Result<Arc<Access>, ServeError> {
-    let anonymous = config.access.anonymous_rights();
-    let key = rand::random();
-    let Some(files) = config.access.files() else { return Ok(Arc::new(Access::new(anonymous, None, &key))) };
-    let (users, files) = reload::users(files)?;
-    let access = Arc::new(Access::new(anonymous, Some(users), &key));
-    files.follow(access.clone(), stop.clone());
-    Ok(access)
+fn settings(missing_content: MissingContent, limits: &Limits) -> Settings {
+    let manifest_memory = limits.manifest_memory_mebibytes * 1024 * 1024;
+    let (open_uploads, reserve_percent) = (limits.open_uploads, limits.reserve_percent);
+    Settings { missing_content, manifest_memory, open_uploads, reserve_percent }
+}
+
+fn requests(limits: &Limits) -> http::Limits {
+    http::Limits::new(limits.receiving, Duration::from_secs(limits.idle_client_seconds))
+}
+
+fn connections(limits: &Limits) -> Bounds {
+    let [idle, stop] = [limits.idle_client_seconds, limits.stop_seconds].map(Duration::from_secs);
+    Bounds { connections: limits.connections, idle, stop }
 }
 
 /// Forgets uploads whose clients do not come back.
-async fn sweep(repositories: Arc<Repositories>, idle_seconds: u64, stop: CancellationToken) {
+async fn sweep(repositories: Arc<Repositories>, current: Current, stop: CancellationToken) {
     loop {
+        let idle_seconds = current.borrow().limits.idle_upload_seconds;
         match repositories.cancel_idle_uploads(idle_seconds).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "idle uploads are forgotten"),

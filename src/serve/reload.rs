@@ -1,9 +1,9 @@
-//! Files that are taken up when they change: certificates and users. Kubernetes changes what it mounts by renamed links,
+//! Files that are taken up when they change: certificates, users, and the configuration itself. Kubernetes changes what it mounts by renamed links,
 //! which no notice of a folder tells reliably, so the contents are compared. What is malformed is told once and must never
 //! be taken up.
 
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::ServeError;
-use super::access::{Access, Files, Users};
-use super::config::Tls;
+use super::access::{Access, Files, Rights, Users};
+use super::config::{Config, Tls};
+use super::listen::Certificate;
+
+/// The configuration in force.
+pub type Current = watch::Receiver<Arc<Config>>;
 
 /// How often files are looked at.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -68,52 +72,88 @@ fn parse_tls(tls: &Tls, certificate: &[u8], key: &[u8]) -> Result<Arc<rustls::Se
     Ok(Arc::new(config))
 }
 
+/// What the files of a certificate say now, and which they are.
+type CertificateFiles = (Tls, (Vec<u8>, Vec<u8>));
+
+fn read_certificate(config: &Config) -> Result<Option<CertificateFiles>, ServeError> {
+    config.tls.clone().map(|tls| read_tls(&tls).map(|found| (tls, found))).transpose()
+}
+
+fn parse_certificate(files: Option<&CertificateFiles>) -> Result<Option<Arc<rustls::ServerConfig>>, ServeError> {
+    files.map(|(tls, (certificate, key))| parse_tls(tls, certificate, key)).transpose()
+}
+
 /// The certificate in force, and a task that follows its files.
 ///
 /// # Errors
 /// When the files cannot be used now.
-pub fn certificate(
-    tls: Tls,
-    stop: CancellationToken,
-) -> Result<watch::Receiver<Option<Arc<rustls::ServerConfig>>>, ServeError> {
-    let found = read_tls(&tls)?;
-    let (sender, receiver) = watch::channel(Some(parse_tls(&tls, &found.0, &found.1)?));
+pub fn certificate(current: Current, stop: CancellationToken) -> Result<Certificate, ServeError> {
+    let found = read_certificate(&current.borrow())?;
+    let (sender, receiver) = watch::channel(parse_certificate(found.as_ref())?);
     tokio::spawn(async move {
-        let take_up = |(certificate, key): &(Vec<u8>, Vec<u8>)| {
-            sender.send_replace(Some(parse_tls(&tls, certificate, key)?));
+        let take_up = |found: &Option<CertificateFiles>| {
+            sender.send_replace(parse_certificate(found.as_ref())?);
             Ok::<(), ServeError>(())
         };
-        follow("certificate", found, || read_tls(&tls), take_up, stop).await;
+        follow("certificate", found, || read_certificate(&current.borrow()), take_up, stop).await;
     });
     Ok(receiver)
 }
 
-/// What follows the files of users, once there is an [`Access`] to tell.
-pub struct UserFiles {
-    files: Files,
-    found: (String, Option<String>),
+/// What the anonymous may do, what the files of users say now, and which they are.
+type UserFiles = (Rights, Option<(Files, (String, Option<String>))>);
+
+fn read_users(config: &Config) -> Result<UserFiles, ServeError> {
+    let files = config.access.files().map(|files| files.read().map(|found| (files, found))).transpose()?;
+    Ok((config.access.anonymous_rights(), files))
 }
 
-/// The users there are now, and what follows their files.
+fn parse_users((_, files): &UserFiles) -> Result<Option<Users>, ServeError> {
+    let parse = |(files, (users, writers)): &(Files, (String, Option<String>))| files.parse(users, writers.as_deref());
+    Ok(files.as_ref().map(parse).transpose()?)
+}
+
+/// Who may do what, and a task that follows the files of users. `key` is random and of this process alone.
 ///
 /// # Errors
 /// When the files cannot be used now.
-pub fn users(files: Files) -> Result<(Users, UserFiles), ServeError> {
-    let found = files.read()?;
-    let users = files.parse(&found.0, found.1.as_deref())?;
-    Ok((users, UserFiles { files, found }))
+pub fn access(current: Current, key: &[u8; 32], stop: CancellationToken) -> Result<Arc<Access>, ServeError> {
+    let found = read_users(&current.borrow())?;
+    let access = Arc::new(Access::new(found.0, parse_users(&found)?, key));
+    let told = access.clone();
+    tokio::spawn(async move {
+        let take_up = |found: &UserFiles| {
+            told.replace(found.0, parse_users(found)?);
+            Ok::<(), ServeError>(())
+        };
+        follow("users", found, || read_users(&current.borrow()), take_up, stop).await;
+    });
+    Ok(access)
 }
 
-impl UserFiles {
-    /// Takes up the files when they change, until `stop` is cancelled.
-    pub fn follow(self, access: Arc<Access>, stop: CancellationToken) {
-        tokio::spawn(async move {
-            let files = &self.files;
-            let take_up = |(users, writers): &(String, Option<String>)| {
-                access.replace(files.parse(users, writers.as_deref())?);
-                Ok(())
-            };
-            follow("users", self.found, || files.read(), take_up, stop).await;
-        });
-    }
+/// Follows the file of the configuration itself. A change is taken up whole, if all files that it names can be used; the tasks
+/// above see it next.
+pub async fn configuration(
+    file: PathBuf,
+    current: watch::Sender<Arc<Config>>,
+    take_up: impl Fn(&Config),
+    stop: CancellationToken,
+) {
+    let read = || Config::read(&file).map_err(ServeError::from);
+    let take_up = |found: &Config| {
+        let (config, kept) = found.clone().within(&current.borrow());
+        parse_users(&read_users(&config)?)?;
+        parse_certificate(read_certificate(&config)?.as_ref())?;
+        if !kept.is_empty() {
+            tracing::warn!(
+                ?kept,
+                "these parts of the configuration change with the next start only; the rest is taken up"
+            );
+        }
+        take_up(&config);
+        current.send_replace(Arc::new(config));
+        Ok::<(), ServeError>(())
+    };
+    let last = Config::clone(&current.borrow());
+    follow("configuration", last, read, take_up, stop).await;
 }

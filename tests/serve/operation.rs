@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use rustls::pki_types::pem::PemObject as _;
 
-use super::client::{Client, digest};
+use super::client::{Client, digest, image};
 use super::process::{Process, free_address};
 
 fn wharf(arguments: &[&str]) -> (bool, String) {
@@ -28,10 +28,9 @@ fn serve(folder: &Path, rest: &str) -> Process {
     std::fs::write(&file, format!("root: {}/root\nlisten: {address}\n{rest}", folder.display())).unwrap();
     let (good, text) = wharf(&["config", "check", file.to_str().unwrap()]);
     assert!(good, "{text}");
-    Process::start(
-        Command::new(env!("CARGO_BIN_EXE_wharf")).args(["--log", "warn", "serve", "--config"]).arg(file),
-        address,
-    )
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+    command.args(["--log", "warn", "serve", "--config"]).arg(file);
+    Process::start(command.stderr(std::fs::File::create(folder.join("log")).unwrap()), address)
 }
 
 fn basic(user: &str, password: &str) -> String {
@@ -110,6 +109,44 @@ async fn pushes_are_refused_before_the_volume_is_full_and_pulls_go_on() {
     let target = format!("/v2/a/manifests/{}", digest(&manifest));
     let gone = client.send(Method::DELETE, &target, &[], Bytes::new()).await.unwrap();
     assert_eq!(gone.status, StatusCode::ACCEPTED, "{gone:?}");
+}
+
+#[tokio::test]
+async fn a_changed_configuration_is_taken_up_whole_but_for_what_is_bound_to_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = serve(folder.path(), "limits: {openUploads: 1}\n");
+    let anonymous = process.client();
+    let hash = bcrypt::hash("secret", 4).unwrap();
+    let writer = Client { authorization: Some(basic("writer", "secret")), ..anonymous.clone() };
+    let begin = async |client: &Client| {
+        client.send(Method::POST, "/v2/a/blobs/uploads/", &[], Bytes::new()).await.unwrap().status.as_u16()
+    };
+    let image = image(&[b"not here"]);
+    assert_eq!((begin(&anonymous).await, begin(&anonymous).await), (202, 429));
+    assert_eq!(anonymous.put_manifest("a", "latest", &image).await.unwrap().status, 404);
+
+    // The root and the address are other ones, and the users are not there yet.
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let text = format!(
+        "root: {}\nlisten: {}\nmissingContent: Allow\naccess: {{users: {}}}\nlimits: {{openUploads: 2, connections: 50}}\n",
+        place("other"),
+        free_address(),
+        place("users")
+    );
+    std::fs::write(place("new"), &text).unwrap();
+    std::fs::rename(place("new"), place("serve.yaml")).unwrap();
+    let log = || std::fs::read_to_string(place("log")).unwrap();
+    eventually(async || log().contains("changed files are not taken up")).await;
+    assert!(log().contains("/users"), "{}", log());
+    assert_eq!(begin(&anonymous).await, 429);
+
+    std::fs::write(place("new"), format!("writer:{hash}\n")).unwrap();
+    std::fs::rename(place("new"), place("users")).unwrap();
+    eventually(async || anonymous.get("/v2/").await.status == StatusCode::UNAUTHORIZED).await;
+    assert_eq!((begin(&anonymous).await, begin(&writer).await, begin(&writer).await), (401, 202, 429));
+    assert_eq!(writer.put_manifest("a", "latest", &image).await.unwrap().status, StatusCode::CREATED);
+    assert!(log().contains("\"root\", \"listen\""), "{}", log());
+    assert!(!folder.path().join("other").exists());
 }
 
 /// A GET over TLS; the certificate that the server shows, and its answer.

@@ -91,10 +91,16 @@ pub enum FileError {
 
 type Remembered = HashMap<[u8; 32], (Instant, Caller)>;
 
+/// Who may be asking.
+#[derive(Clone)]
+struct People {
+    anonymous: Rights,
+    users: Option<Arc<Users>>,
+}
+
 /// Decides who asks.
 pub struct Access {
-    anonymous: Rights,
-    users: RwLock<Option<Arc<Users>>>,
+    people: RwLock<People>,
     key: hmac::Key,
     remembered: Mutex<Remembered>,
     turns: Semaphore,
@@ -105,28 +111,28 @@ impl Access {
     #[must_use]
     pub fn new(anonymous: Rights, users: Option<Users>, key: &[u8; 32]) -> Self {
         Self {
-            anonymous,
-            users: RwLock::new(users.map(Arc::new)),
+            people: RwLock::new(People { anonymous, users: users.map(Arc::new) }),
             key: hmac::Key::new(hmac::HMAC_SHA256, key),
             remembered: Mutex::default(),
             turns: Semaphore::new(CHECKS_AT_ONCE),
         }
     }
 
-    /// Takes up changed users and forgets what was remembered of the old ones.
-    pub fn replace(&self, users: Users) {
-        *self.users.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(users));
+    /// Takes up other rights and users, and forgets what was remembered of the old ones.
+    pub fn replace(&self, anonymous: Rights, users: Option<Users>) {
+        let people = People { anonymous, users: users.map(Arc::new) };
+        *self.people.write().unwrap_or_else(PoisonError::into_inner) = people;
         self.with_remembered(HashMap::clear);
     }
 
     /// Whether somebody without credentials should be asked for some, to learn whether they have any.
     #[must_use]
     pub fn has_users(&self) -> bool {
-        self.users().is_some()
+        self.people().users.is_some()
     }
 
-    fn users(&self) -> Option<Arc<Users>> {
-        self.users.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn people(&self) -> People {
+        self.people.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn with_remembered<T>(&self, act: impl FnOnce(&mut Remembered) -> T) -> T {
@@ -138,11 +144,11 @@ impl Access {
     /// # Errors
     /// When it is not that of a user.
     pub async fn identify(&self, authorization: Option<&[u8]>, now: Instant) -> Result<Caller, Unknown> {
-        let Some(authorization) = authorization else {
-            return Ok(Caller { name: None, rights: self.anonymous });
-        };
+        let People { anonymous, users } = self.people();
         // Where nobody has a name, whatever a client happens to send does no harm.
-        let Some(users) = self.users() else { return Ok(Caller { name: None, rights: self.anonymous }) };
+        let (Some(authorization), Some(users)) = (authorization, users) else {
+            return Ok(Caller { name: None, rights: anonymous });
+        };
         let (name, password) = basic(authorization).ok_or(Unknown::Credentials)?;
         let mark = self.mark(&name, &password);
         let known = self.with_remembered(|remembered| remembered.get(&mark).cloned());
@@ -174,7 +180,7 @@ impl Access {
     fn remember(&self, mark: [u8; 32], now: Instant, caller: &Caller, checked: &Arc<Users>) {
         self.with_remembered(|remembered| {
             // The users may have been replaced while this one was being checked.
-            if !self.users().is_some_and(|users| Arc::ptr_eq(&users, checked)) {
+            if !self.people().users.is_some_and(|users| Arc::ptr_eq(&users, checked)) {
                 return;
             }
             if remembered.len() >= REMEMBERED_CHECKS {
@@ -276,10 +282,18 @@ mod tests {
         let turns = access.turns.acquire_many(2).await.unwrap();
         assert!(access.identify(Some(&header), now + REMEMBERED / 2).await.is_ok());
         assert_eq!(access.identify(Some(&header), now + REMEMBERED).now_or_never(), None);
-        access.replace(users("new"));
+        access.replace(Rights::None, Some(users("new")));
         assert_eq!(access.identify(Some(&header), now).now_or_never(), None);
         drop(turns);
         assert_eq!(access.identify(Some(&header), now).await, Err(Unknown::Credentials));
+    }
+
+    #[tokio::test]
+    async fn the_rights_of_the_anonymous_change_with_the_users() {
+        let access = Access::new(Rights::Write, None, &[7; 32]);
+        access.replace(Rights::Read, Some(users("secret")));
+        assert!(access.has_users());
+        assert_eq!(access.identify(None, Instant::now()).await.unwrap().rights, Rights::Read);
     }
 
     #[tokio::test]

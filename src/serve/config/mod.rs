@@ -161,6 +161,30 @@ impl Config {
         }
     }
 
+    /// This configuration as a server can take it up that runs with another one: what is bound to the start stays as it is.
+    /// Returns the names of those parts that would be different.
+    #[must_use]
+    pub fn within(mut self, running: &Self) -> (Self, Vec<&'static str>) {
+        let mut kept = Vec::new();
+        if self.root != running.root {
+            kept.push("root");
+            self.root.clone_from(&running.root);
+        }
+        if self.listen != running.listen {
+            kept.push("listen");
+            self.listen = running.listen;
+        }
+        if self.operations != running.operations {
+            kept.push("operations");
+            self.operations = running.operations;
+        }
+        if self.tls.is_some() != running.tls.is_some() {
+            kept.push("tls");
+            self.tls.clone_from(&running.tls);
+        }
+        (self, kept)
+    }
+
     fn contradiction(&self) -> Option<&'static str> {
         let limits = &self.limits;
         if self.access.writers.is_some() && self.access.users.is_none() {
@@ -248,6 +272,19 @@ mod tests {
             assert!(error.starts_with("serve.yaml: "), "{error}");
             assert!(error.contains(expected) || error.contains(&place), "{expected}: {error}");
         }
+    }
+
+    #[test]
+    fn a_running_server_keeps_what_is_bound_to_its_start() {
+        let running = parse("root: /data\nlisten: 127.0.0.1:5000\ntls: {certificate: a, key: b}\n").unwrap();
+        let same = parse("root: /data\nlisten: 127.0.0.1:5000\ntls: {certificate: c, key: b}\n").unwrap();
+        assert_eq!(same.clone().within(&running), (same, vec![]));
+        let other =
+            parse("root: /other\nlisten: 127.0.0.1:1\noperations: 127.0.0.1:2\nlimits: {receiving: 3}\n").unwrap();
+        let (taken, kept) = other.within(&running);
+        assert_eq!(kept, ["root", "listen", "operations", "tls"]);
+        let limits = super::Limits { receiving: 3, ..running.limits.clone() };
+        assert_eq!(taken, Config { limits, ..running });
     }
 
     #[test]

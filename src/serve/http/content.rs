@@ -238,7 +238,7 @@ impl Server {
             return Err(Refusal::Body(Broken::TooLong(LARGEST)));
         }
         let (mut bytes, mut held) = (BytesMut::new(), None::<SemaphorePermit<'_>>);
-        let body = pieces(request.into_body(), self.idle);
+        let body = pieces(request.into_body(), self.limits().idle);
         pin_mut!(body);
         while let Some(piece) = body.next().await {
             let piece = piece?;

@@ -9,7 +9,7 @@ mod route;
 mod uploads;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use hyper::body::{Body as _, Incoming};
@@ -17,7 +17,7 @@ use hyper::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RANGE, USER_AGENT,
 };
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use self::error::Refusal;
 use self::route::{Route, route};
@@ -42,9 +42,25 @@ pub struct Server {
     repositories: Arc<Repositories>,
     access: Arc<Access>,
     metrics: Metrics,
-    receiving: Semaphore,
     manifests_in_flight: Semaphore,
+    limits: RwLock<Limits>,
+}
+
+/// What requests are bound by.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// As many of them as may bring content at the same time.
+    receiving: Arc<Semaphore>,
+    /// How long one may bring nothing.
     idle: Duration,
+}
+
+impl Limits {
+    /// So many requests that bring content, each of which may rest for so long.
+    #[must_use]
+    pub fn new(receiving: usize, idle: Duration) -> Self {
+        Self { receiving: Arc::new(Semaphore::new(receiving)), idle }
+    }
 }
 
 /// An answer without a body.
@@ -66,18 +82,20 @@ fn in_repository(repository: &RepositoryName) -> impl Fn(Error) -> Refusal + use
 }
 
 impl Server {
-    /// One for these repositories. `receiving` is how many requests may bring content at the same time, `idle` how long one
-    /// may bring nothing.
+    /// One for these repositories.
     #[must_use]
-    pub fn new(
-        repositories: Arc<Repositories>,
-        access: Arc<Access>,
-        metrics: Metrics,
-        receiving: usize,
-        idle: Duration,
-    ) -> Self {
+    pub fn new(repositories: Arc<Repositories>, access: Arc<Access>, metrics: Metrics, limits: Limits) -> Self {
         let manifests_in_flight = Semaphore::new(MANIFESTS_IN_FLIGHT);
-        Self { repositories, access, metrics, receiving: Semaphore::new(receiving), manifests_in_flight, idle }
+        Self { repositories, access, metrics, manifests_in_flight, limits: RwLock::new(limits) }
+    }
+
+    /// Bounds requests anew. Those that run end by the bounds they began with, and do not count for the new ones.
+    pub fn change(&self, limits: Limits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Answers a request.
@@ -171,8 +189,8 @@ impl Server {
     }
 
     /// Waits until another request may bring content.
-    async fn turn_to_receive(&self) -> Result<SemaphorePermit<'_>, Refusal> {
-        let turn = tokio::time::timeout(PATIENCE, self.receiving.acquire()).await;
+    async fn turn_to_receive(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let turn = tokio::time::timeout(PATIENCE, self.limits().receiving.acquire_owned()).await;
         turn.ok().and_then(Result::ok).ok_or(Refusal::Busy)
     }
 

@@ -53,7 +53,7 @@ fn chunk(request: Request<Incoming>, server: &Server) -> Result<Chunk<impl Body 
     {
         return Err(Refusal::Header(CONTENT_RANGE));
     }
-    let body = pieces(request.into_body(), server.idle).map(|piece| piece.map_err(Into::into));
+    let body = pieces(request.into_body(), server.limits().idle).map(|piece| piece.map_err(Into::into));
     Ok(Chunk { range, body })
 }
 

@@ -152,7 +152,7 @@ impl Repositories {
     }
 
     async fn check_complete(&self, repository: &RepositoryName, manifest: &oci::Manifest) -> Result<(), Error> {
-        let policy = self.settings.missing_content;
+        let policy = self.settings().missing_content;
         let (mut digests, mut links) = (Vec::new(), Vec::new());
         // A digest counts as present where the repository has a link to it, not where only its bytes are.
         if policy != MissingContent::Allow {

@@ -24,7 +24,7 @@ mod tests;
 mod uploads;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -64,7 +64,7 @@ pub enum MissingContent {
 }
 
 /// What may be chosen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// What happens to manifests that name absent content.
     pub missing_content: MissingContent,
@@ -142,7 +142,7 @@ type ManifestKey = (RepositoryName, Reference);
 /// All repositories of one store.
 pub struct Repositories {
     store: Arc<dyn Store>,
-    settings: Settings,
+    settings: RwLock<Settings>,
     manifests: Recent<ManifestKey, Arc<StoredManifest>>,
     small_blobs: Recent<(RepositoryName, Digest), Bytes>,
     referrers: Recent<RepositoryName, Arc<RepositoryReferrers>>,
@@ -167,8 +167,18 @@ impl Repositories {
             repository_locks: Locks::default(),
             tag_locks: Locks::default(),
             digest_locks: Locks::default(),
-            settings,
+            settings: RwLock::new(settings),
         })
+    }
+
+    fn settings(&self) -> Settings {
+        *self.settings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Chooses anew. What is under way goes on as it began.
+    pub fn change(&self, settings: Settings) {
+        self.manifests.resize(settings.manifest_memory);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
     /// Runs a change to its end, whether its client stays or leaves.

@@ -7,6 +7,7 @@ use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
 struct Generations<K, V> {
+    bound: usize,
     young: HashMap<K, (V, usize)>,
     old: HashMap<K, (V, usize)>,
     young_weight: usize,
@@ -14,10 +15,7 @@ struct Generations<K, V> {
 }
 
 /// Two generations: what is used moves to the young one; when that is half of the bound, the old one is let go.
-pub struct Recent<K, V> {
-    bound: usize,
-    generations: Mutex<Generations<K, V>>,
-}
+pub struct Recent<K, V>(Mutex<Generations<K, V>>);
 
 /// A point in time, for [`Recent::insert`].
 #[derive(Clone, Copy)]
@@ -27,11 +25,22 @@ impl<K: Hash + Eq, V: Clone> Recent<K, V> {
     /// A memory of values that together weigh at most `bound`.
     pub fn new(bound: usize) -> Self {
         let (young, old) = (HashMap::new(), HashMap::new());
-        Self { bound, generations: Mutex::new(Generations { young, old, young_weight: 0, changes: 0 }) }
+        Self(Mutex::new(Generations { bound, young, old, young_weight: 0, changes: 0 }))
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Generations<K, V>) -> T) -> T {
-        act(&mut self.generations.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Gives the memory another bound. One that is smaller forgets all, because nothing tells what is worth keeping.
+    pub fn resize(&self, bound: usize) {
+        self.with(|generations| {
+            if bound < generations.bound {
+                (generations.young, generations.old) = (HashMap::new(), HashMap::new());
+                generations.young_weight = 0;
+            }
+            generations.bound = bound;
+        });
     }
 
     /// What is remembered for a key.
@@ -44,7 +53,7 @@ impl<K: Hash + Eq, V: Clone> Recent<K, V> {
                 return Some(value.clone());
             }
             let (key, (value, weight)) = generations.old.remove_entry(key)?;
-            generations.add(self.bound, key, value.clone(), weight);
+            generations.add(key, value.clone(), weight);
             Some(value)
         })
     }
@@ -59,7 +68,7 @@ impl<K: Hash + Eq, V: Clone> Recent<K, V> {
         self.with(|generations| {
             if generations.changes == since.0 {
                 generations.old.remove(&key);
-                generations.add(self.bound, key, value, weight);
+                generations.add(key, value, weight);
             }
         });
     }
@@ -92,15 +101,15 @@ impl<K: Hash + Eq, V: Clone> Recent<K, V> {
                 return value.clone();
             }
             let value = make();
-            generations.add(self.bound, key, value.clone(), weight);
+            generations.add(key, value.clone(), weight);
             value
         })
     }
 }
 
 impl<K: Hash + Eq, V> Generations<K, V> {
-    fn add(&mut self, bound: usize, key: K, value: V, weight: usize) {
-        let half = bound / 2;
+    fn add(&mut self, key: K, value: V, weight: usize) {
+        let half = self.bound / 2;
         if weight > half {
             return;
         }
@@ -131,6 +140,22 @@ mod tests {
         assert!(kept <= 20, "{kept}");
         recent.insert(recent.now(), 1000, "too large", 51);
         assert_eq!(recent.get(&1000), None);
+    }
+
+    #[test]
+    fn a_smaller_bound_holds_at_once() {
+        let recent = Recent::new(100);
+        for key in 0..20 {
+            recent.insert(recent.now(), key, "value", 5);
+        }
+        recent.resize(200);
+        assert_eq!(recent.get(&19), Some("value"));
+        recent.resize(20);
+        assert_eq!(recent.get(&19), None);
+        for key in 0..20 {
+            recent.insert(recent.now(), key, "value", 5);
+        }
+        assert!((0..20).filter(|key| recent.get(key).is_some()).count() <= 4);
     }
 
     #[test]

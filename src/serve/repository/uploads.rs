@@ -89,7 +89,7 @@ impl Repositories {
         id: UploadId,
         algorithm: Algorithm,
     ) -> Result<Progress, Error> {
-        if self.open_uploads() >= self.settings.open_uploads {
+        if self.open_uploads() >= self.settings().open_uploads {
             return Err(Error::TooManyUploads);
         }
         self.need_room().await?;
@@ -188,7 +188,7 @@ impl Repositories {
     /// Refuses, as the system does when nothing is left, once only the reserve is. What is there is finished in the reserve:
     /// a manifest, the links, what a delete writes.
     async fn need_room(&self) -> Result<(), StoreError> {
-        let reserve = self.settings.reserve_percent;
+        let reserve = self.settings().reserve_percent;
         if reserve == 0 {
             return Ok(());
         }
