@@ -39,6 +39,7 @@ test-cluster: ## End to end on the real cluster.
 test-long: test ## Every test, and the long versions of those that walk or look at each moment: many more seeds, moments and rounds.
 	WHARF_TEST_LONG=1 cargo test --quiet --release --test convergence
 	WHARF_TEST_LONG=1 cargo test --quiet --release --test conformance -- --ignored
+	WHARF_TEST_LONG=1 cargo test --quiet --test serve
 	WHARF_TEST_CHAOS_ROUNDS=100 dev/test-cluster chaos::
 
 bench: ## Measure the registry engines on loopback, and the operator and the agent on the real cluster.

@@ -162,7 +162,12 @@ async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%client, %error, "a connection ended early");
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            // It never became a request, whose line would tell of it.
+            tracing::info!(%client, reason = %error, "refused");
+        } else {
+            tracing::debug!(%client, %error, "a connection ended early");
+        }
     }
 }
 

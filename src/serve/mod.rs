@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,8 @@ use crate::volume;
 
 /// How often idle uploads are looked for.
 const SWEEP: Duration = Duration::from_secs(600);
+/// The socket, and the file that is read or written.
+const DESCRIPTORS_OF_A_CONNECTION: usize = 2;
 
 /// Arguments of `wharf serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -132,6 +135,7 @@ pub async fn serve(config: Config, file: Option<PathBuf>, stop: CancellationToke
     let health = Health::default();
     let mut registry = MetricsRegistry::default();
     let metrics = Metrics::register(&mut registry);
+    raise_descriptors(config.limits.connections);
     let listener = server::bind(config.listen).await.map_err(ServeError::Listen)?;
     if let Some(address) = config.operations {
         let operations = server::bind(address).await.map_err(ServeError::Listen)?;
@@ -170,6 +174,20 @@ pub async fn serve(config: Config, file: Option<PathBuf>, stop: CancellationToke
     drop(ends);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Takes as many descriptors as the system gives: the usual soft limit is below what the connections alone may need.
+fn raise_descriptors(connections: usize) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+    let have = getrlimit(Resource::Nofile).current;
+    let needed = connections.saturating_mul(DESCRIPTORS_OF_A_CONNECTION) as u64;
+    if have.is_some_and(|have| have < needed) {
+        tracing::warn!(have, needed, "open files are limited to less than limits.connections may need");
+    }
 }
 
 fn settings(missing_content: MissingContent, limits: &Limits) -> Settings {

@@ -27,7 +27,7 @@ fn raw(address: SocketAddr, request: &str) -> String {
 }
 
 /// All files under a folder, but for those that each start makes.
-fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+pub fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         if entry.is_dir() {
@@ -117,7 +117,8 @@ async fn heads_that_are_too_large_and_lengths_that_lie_are_refused() {
     assert_eq!(found.body, "four");
 }
 
-async fn begin(client: &Client, repository: &str) -> String {
+/// Begins an upload; where it is.
+pub async fn begin(client: &Client, repository: &str) -> String {
     let begun =
         client.send(Method::POST, &format!("/v2/{repository}/blobs/uploads/"), &[], Bytes::new()).await.unwrap();
     assert_eq!(begun.status, StatusCode::ACCEPTED);

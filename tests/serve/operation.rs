@@ -22,7 +22,7 @@ fn wharf(arguments: &[&str]) -> (bool, String) {
 }
 
 /// Writes a configuration and serves it.
-fn serve(folder: &Path, rest: &str) -> Process {
+pub fn serve(folder: &Path, rest: &str) -> Process {
     let address = free_address();
     let file = folder.join("serve.yaml");
     std::fs::write(&file, format!("root: {}/root\nlisten: {address}\n{rest}", folder.display())).unwrap();
@@ -38,7 +38,7 @@ fn basic(user: &str, password: &str) -> String {
 }
 
 /// Waits until the server behaves as it should after a file has changed.
-async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
+pub async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..300 {
         if holds().await {
             return;

@@ -127,7 +127,7 @@ impl Node {
     }
 }
 
-fn repositories(store: Filesystem) -> Arc<Repositories> {
+pub fn repositories(store: Filesystem) -> Arc<Repositories> {
     let settings =
         Settings { missing_content: MissingContent::Reject, manifest_memory: 0, open_uploads: 100, reserve_percent: 0 };
     Repositories::new(Arc::new(store), settings)

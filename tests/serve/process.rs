@@ -42,6 +42,18 @@ impl Process {
         Self::start(command.args(arguments), address)
     }
 
+    /// As [`Process::serve`], with its log in a file, a JSON object a line.
+    pub fn serve_logged(root: &Path, log: &Path) -> Self {
+        let address = free_address();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+        command.args(["--log-format", "json", "serve", "--root"]).arg(root).args(["--listen", &address.to_string()]);
+        Self::start(command.stderr(std::fs::File::create(log).unwrap()), address)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Starts a program, and waits until it listens.
     pub fn start(command: &mut Command, address: SocketAddr) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
