@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use sha2::digest::common::hazmat::{SerializableState as _, SerializedState};
 use sha2::{Digest as _, Sha256, Sha512};
 use thiserror::Error;
 
@@ -147,6 +148,30 @@ impl Hasher {
         }
     }
 
+    /// Its state after the bytes taken, for [`Hasher::resume`].
+    #[must_use]
+    pub fn state(&self) -> Vec<u8> {
+        match self {
+            Self::Sha256(hash) => hash.serialize().to_vec(),
+            Self::Sha512(hash) => hash.serialize().to_vec(),
+        }
+    }
+
+    /// One that goes on from a state; None if it cannot be one of this hash.
+    #[must_use]
+    pub fn resume(algorithm: Algorithm, state: &[u8]) -> Option<Self> {
+        match algorithm {
+            Algorithm::Sha256 => {
+                let state: &SerializedState<Sha256> = state.try_into().ok()?;
+                Sha256::deserialize(state).ok().map(Self::Sha256)
+            }
+            Algorithm::Sha512 => {
+                let state: &SerializedState<Sha512> = state.try_into().ok()?;
+                Sha512::deserialize(state).ok().map(Self::Sha512)
+            }
+        }
+    }
+
     /// The digest of all bytes taken.
     #[must_use]
     pub fn finish(self) -> Digest {
@@ -172,7 +197,7 @@ fn push_hex(text: &mut String, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Algorithm, Digest, InvalidDigest};
+    use super::{Algorithm, Digest, Hasher, InvalidDigest};
 
     #[test]
     fn only_lower_case_hashes_of_known_algorithms_are_digests() {
@@ -194,6 +219,22 @@ mod tests {
             (String::new(), InvalidDigest::Algorithm),
         ] {
             assert_eq!(text.parse::<Digest>(), Err(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_hash_goes_on_from_its_state() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        for algorithm in Algorithm::ALL {
+            for cut in [0, 1, 63, 64, 128, 999, 1000] {
+                let mut hasher = Hasher::new(algorithm);
+                hasher.update(&bytes[..cut]);
+                let mut resumed = Hasher::resume(algorithm, &hasher.state()).unwrap();
+                resumed.update(&bytes[cut..]);
+                assert_eq!(resumed.finish(), Digest::of(algorithm, &bytes), "{cut}");
+            }
+            let state = Hasher::new(algorithm).state();
+            assert!(Hasher::resume(algorithm, &state[1..]).is_none());
         }
     }
 

@@ -152,6 +152,7 @@ pub async fn serve(config: Config, file: Option<PathBuf>, stop: CancellationToke
     let limits = &config.limits;
     let repositories = Repositories::new(Arc::new(store), settings(config.missing_content, limits));
     tokio::spawn(sweep(repositories.clone(), current, stop.clone()));
+    let uploads = repositories.clone();
     let server = Arc::new(Server::new(repositories.clone(), access, metrics.clone(), requests(limits)));
     let (change_bounds, bounds) = watch::channel(connections(limits));
     if let Some(file) = file {
@@ -171,6 +172,7 @@ pub async fn serve(config: Config, file: Option<PathBuf>, stop: CancellationToke
         ready.close();
     });
     listen::serve(listener, server, certificate, metrics, bounds, stop).await;
+    uploads.suspend_uploads().await;
     drop(ends);
     tracing::info!("stopped");
     Ok(())

@@ -6,13 +6,14 @@
 //!
 //! | State | Who may move it | What a restart does |
 //! |---|---|---|
-//! | an upload in memory: its length and the hash so far | one request at a time, which holds its lock | takes the length from the store and hashes the bytes again |
+//! | an upload in memory: its length and the hash so far | one request at a time, which holds its lock | takes the length from the store; what was hashed when the server stopped is not hashed again |
 //! | manifests in memory | readers add, changes forget | begins empty |
 //! | small blobs in memory | readers add, deletes forget | begins empty |
 //! | referrers of a repository in memory | the first question reads the repository's manifests; a manifest's PUT adds | begins empty |
 //! | where a blob was seen lately | each upload, mount and pull | begins empty: a mount without a source then falls back to an upload |
 
 mod blobs;
+mod checkpoint;
 mod locks;
 mod manifests;
 mod recent;

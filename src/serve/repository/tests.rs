@@ -1,3 +1,4 @@
+mod checkpoints;
 mod interleavings;
 mod referrers_tags;
 

@@ -12,12 +12,15 @@ use futures::{Stream, StreamExt};
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinHandle;
 
+use super::checkpoint::Checkpoint;
 use super::{Error, Repositories};
 use crate::oci::{Algorithm, Digest, Hasher, RepositoryName};
 use crate::serve::store::StoreError;
 
 /// How much is gathered before it is written and hashed, while the next is gathered. An upload's memory is twice this.
 const GATHERED: usize = 512 * 1024;
+/// From how many bytes on an upload's hash is written down at a stop: less is read again in no time.
+const WORTH_A_CHECKPOINT: u64 = 16 * 1024 * 1024;
 /// How long a request waits for another one that is still at the same upload.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -217,7 +220,22 @@ impl Repositories {
         self.with_uploads(|uploads| uploads.remove(&session.id));
     }
 
-    /// Takes an upload for this request alone. One that was begun before a restart is hashed again first.
+    /// Writes down how far the large uploads are hashed. To be called when no request runs any more.
+    pub async fn suspend_uploads(&self) {
+        let sessions: Vec<_> = self.with_uploads(|uploads| uploads.values().cloned().collect());
+        for session in sessions {
+            let Ok(held) = tokio::time::timeout(PATIENCE, session.lock_owned()).await else { continue };
+            if held.ended || held.length < WORTH_A_CHECKPOINT {
+                continue;
+            }
+            let checkpoint = Checkpoint { length: held.length, hasher: held.hasher.clone() };
+            if let Err(error) = self.store.suspend(held.id.as_str(), checkpoint.write()).await {
+                tracing::warn!(upload = held.id.as_str(), %error, "an upload's bytes will be hashed again");
+            }
+        }
+    }
+
+    /// Takes an upload for this request alone. One that was begun before a restart is hashed first.
     async fn hold(&self, repository: &RepositoryName, id: &UploadId) -> Result<Held, Error> {
         let known = self.with_uploads(|uploads| uploads.get(id).cloned());
         let session = match known {
@@ -231,10 +249,13 @@ impl Repositories {
 
     async fn take_up(&self, id: &UploadId) -> Result<Arc<tokio::sync::Mutex<Session>>, Error> {
         let upload = self.store.upload(id.as_str()).await?.ok_or(Error::UploadUnknown)?;
-        let hasher = Hasher::new(Algorithm::Sha256);
         let (repository, length) = (upload.repository, upload.length);
+        let checkpoint = upload.note.as_deref().and_then(Checkpoint::read);
+        // A loss of power may have cut a file that grew after its checkpoint.
+        let checkpoint = checkpoint.filter(|checkpoint| checkpoint.length <= length).unwrap_or_default();
+        let hasher = Hasher::new(Algorithm::Sha256);
         let mut session = Session { id: id.clone(), repository, length, hasher, ended: false };
-        session.hasher = self.hash_again(&session, Algorithm::Sha256).await?;
+        session.hasher = self.hash_on(&session, checkpoint).await?;
         let session = Arc::new(tokio::sync::Mutex::new(session));
         Ok(self.with_uploads(|uploads| match uploads.entry(id.clone()) {
             // Another request was faster.
@@ -245,13 +266,15 @@ impl Repositories {
 
     async fn hash(&self, session: &mut Session, algorithm: Algorithm) -> Result<Digest, Error> {
         if session.hasher.algorithm() != algorithm {
-            session.hasher = self.hash_again(session, algorithm).await?;
+            let nothing = Checkpoint { length: 0, hasher: Hasher::new(algorithm) };
+            session.hasher = self.hash_on(session, nothing).await?;
         }
         Ok(session.hasher.clone().finish())
     }
 
-    async fn hash_again(&self, session: &Session, algorithm: Algorithm) -> Result<Hasher, Error> {
-        let (mut hasher, mut offset) = (Hasher::new(algorithm), 0);
+    /// Hashes what is there behind a checkpoint.
+    async fn hash_on(&self, session: &Session, from: Checkpoint) -> Result<Hasher, Error> {
+        let Checkpoint { length: mut offset, mut hasher } = from;
         while offset < session.length {
             let bytes = self.store.received(session.id.as_str(), offset..session.length).await?;
             if bytes.is_empty() {

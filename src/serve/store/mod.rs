@@ -77,6 +77,8 @@ pub struct Upload {
     pub repository: RepositoryName,
     /// How many bytes are there.
     pub length: u64,
+    /// What [`Store::suspend`] was last given.
+    pub note: Option<Vec<u8>>,
 }
 
 /// Content that is open for reading; it stays readable when it is removed meanwhile.
@@ -133,6 +135,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Reads back some of the bytes of an upload, from the range's start on.
     fn received<'a>(&'a self, id: &'a str, range: Range<u64>) -> Answer<'a, Bytes>;
+
+    /// Makes what is there of an upload durable, and then a note about it.
+    fn suspend<'a>(&'a self, id: &'a str, note: Vec<u8>) -> Answer<'a, ()>;
 
     /// Ends an upload: its first `length` bytes are content from now on.
     fn finish<'a>(&'a self, id: &'a str, length: u64, digest: &'a Digest) -> Answer<'a, ()>;

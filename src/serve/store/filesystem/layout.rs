@@ -25,6 +25,9 @@ pub const UPLOAD_DATA: &str = "data";
 /// In an upload's folder: the name of its repository.
 pub const UPLOAD_REPOSITORY: &str = "repository";
 
+/// In an upload's folder: a note about it.
+pub const UPLOAD_NOTE: &str = "note";
+
 /// A file's place, and its nearest folder that is never removed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Place {

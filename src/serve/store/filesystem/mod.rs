@@ -5,6 +5,7 @@
 //! |---|---|---|---|
 //! | anything in `wharf/tmp` | a crash before a rename, or between renaming out and removing | nobody | removes it |
 //! | `wharf/uploads/<id>` | an upload that was never finished | its client, or the sweep of idle uploads | keeps it |
+//! | `wharf/uploads/<id>/note` | a stop of the server | the next stop | keeps it: it is true of the bytes it speaks of, which were synced before |
 //! | `wharf/uploads/<id>` without its data | a crash between finishing and removing | the sweep | counts it as absent |
 //! | `wharf/served` | a start of the server | `wharf tag-referrers`, which removes it at its end | writes it |
 //! | content without a link | a crash before the link was written | a collector | keeps it |
@@ -242,6 +243,11 @@ impl Store for Filesystem {
                 source,
             })
         })
+    }
+
+    fn suspend<'a>(&'a self, id: &'a str, note: Vec<u8>) -> Answer<'a, ()> {
+        let id = id.to_owned();
+        self.blocking(move |disk| disk.suspend(&id, note))
     }
 
     fn finish<'a>(&'a self, id: &'a str, length: u64, digest: &'a Digest) -> Answer<'a, ()> {

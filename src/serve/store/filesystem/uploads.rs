@@ -39,7 +39,17 @@ impl Disk {
         let Some(length) = self.length(&folder.join(layout::UPLOAD_DATA))? else { return Ok(None) };
         let name = self.read(&folder.join(layout::UPLOAD_REPOSITORY))?.unwrap_or_default();
         let repository = std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok());
-        Ok(repository.map(|repository| Upload { repository, length }))
+        let note = self.read(&folder.join(layout::UPLOAD_NOTE))?;
+        Ok(repository.map(|repository| Upload { repository, length, note }))
+    }
+
+    pub(super) fn suspend(&self, id: &str, note: Vec<u8>) -> Result<(), StoreError> {
+        let folder = upload_folder(id).ok_or_else(|| no_upload(id))?;
+        self.sync_file(&folder.join(layout::UPLOAD_DATA))?;
+        let temporary = self.temporary();
+        self.create(&temporary, note.into())?;
+        self.rename(&temporary, &folder.join(layout::UPLOAD_NOTE))?;
+        self.settle_one(&folder)
     }
 
     pub(super) fn finish(&self, id: &str, length: u64, digest: &Digest) -> Result<(), StoreError> {
