@@ -242,7 +242,8 @@ async fn a_stop_lets_running_requests_end_and_keeps_uploads() {
     let operations = free_address();
     let process = serve(folder.path(), &format!("operations: {operations}\n"));
     let (client, watch) = (process.client(), Client::new(&operations.to_string()));
-    assert_eq!(watch.get("/readyz").await.body, "ok\n");
+    // It listens before it has opened its root.
+    eventually(async || watch.get("/readyz").await.body == "ok\n").await;
     client.push_image("a", "latest", &[b"{}", b"layer"]).await;
     let metrics = String::from_utf8(watch.get("/metrics").await.body.to_vec()).unwrap();
     assert!(metrics.contains("wharf_serve_requests_total{method=\"PUT\",status=\"201\"} 3"), "{metrics}");
