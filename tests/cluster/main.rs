@@ -18,6 +18,7 @@ mod certificates;
 mod chaos;
 mod documents;
 mod edge;
+mod engines;
 mod exposing;
 mod images;
 mod names;

@@ -65,7 +65,7 @@ fn pod(server: &Server, node: &str, status: &Value) {
 
 fn note(server: &Server, process: &Process, level: Level) {
     let registry = server.get("Registry", "platform", "team").unwrap();
-    process.volumes.note(&serde_json::from_value(registry).unwrap(), VolumeUse { used_percent: 90, level });
+    let _ = process.volumes.note(&serde_json::from_value(registry).unwrap(), VolumeUse { used_percent: 90, level });
 }
 
 fn pod_cases() -> Vec<Case> {

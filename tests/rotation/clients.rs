@@ -1,4 +1,4 @@
-//! What stands outside the operator: the engine, which reads its certificate only when its pod starts; clients, which trust
+//! What stands outside the operator: engines, one of which reads its certificate only when its pod starts; clients, which trust
 //! what they read some time ago; nodes, which apply the plan late. A handshake is a real one, in memory.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -101,7 +101,7 @@ pub struct Habits {
     pub reads_every: Duration,
     /// How late the node `b` applies the plan.
     pub node_late: Duration,
-    /// How late a pod with a new certificate starts; the old one serves until then.
+    /// How late a pod with a new certificate starts, or the one that runs takes it up; the old one is shown until then.
     pub pod_late: Duration,
 }
 
@@ -112,6 +112,8 @@ pub struct Outside {
     habits: Habits,
     /// By registry: what its pod shows, and what it will show from when on.
     pods: BTreeMap<String, (Shown, VecDeque<(Timestamp, Shown)>)>,
+    /// By registry: the content of its pod's template.
+    contents: BTreeMap<String, String>,
     /// By registry: the published certificates, and when they were seen first.
     published: BTreeMap<String, Vec<(Timestamp, String)>>,
     /// Revision and certificates of the plan, and when they were seen first.
@@ -122,8 +124,8 @@ pub struct Outside {
 
 impl Outside {
     pub fn new(habits: Habits) -> Self {
-        let (pods, published, starts) = Default::default();
-        Self { habits, pods, published, plans: Vec::new(), starts }
+        let (pods, contents, published, starts) = Default::default();
+        Self { habits, pods, contents, published, plans: Vec::new(), starts }
     }
 
     /// Everybody does what is due at this time, and every client calls every server.
@@ -153,9 +155,10 @@ impl Outside {
             let (present, coming) =
                 self.pods.entry(registry.to_owned()).or_insert_with(|| (shown.clone(), VecDeque::new()));
             let latest = coming.back().map_or(&*present, |(_, shown)| shown);
-            assert!(!content.is_empty());
             if *latest != shown {
                 coming.push_back((now() + self.habits.pod_late, shown));
+            }
+            if self.contents.insert(registry.to_owned(), content.clone()).is_some_and(|before| before != content) {
                 *self.starts.entry(registry.to_owned()).or_default() += 1;
             }
             while coming.front().is_some_and(|(time, _)| *time <= now()) {

@@ -14,7 +14,7 @@ const STEPS: usize = 26;
 
 async fn begun() -> Server {
     set_now("2026-06-01T00:00:00Z".parse().unwrap());
-    let server = cluster(&json!({}));
+    let server = cluster(&json!({"engine": "Distribution"}));
     run_until_quiet(&server, &server.connect()).await;
     ask_for_rotation(&server);
     server

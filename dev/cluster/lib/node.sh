@@ -136,6 +136,8 @@ serializeImagePulls: false
 # Tests end programs again and again, and take power away: neither is waited out for minutes.
 crashLoopBackOff: {maxContainerRestartPeriod: 2s}
 nodeLeaseDurationSeconds: 20
+# Pods get a changed Secret within some seconds, because the tests' overlaps of certificates are as short.
+syncFrequency: 2s
 volumePluginDir: /var/lib/kubelet/volumeplugins
 YAML
 }

@@ -117,9 +117,9 @@ impl RegistrySpec {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum Engine {
     /// Wharf's own registry server, on a volume.
+    #[default]
     Wharf,
     /// CNCF distribution, version 3, on a volume or an object store.
-    #[default]
     Distribution,
 }
 

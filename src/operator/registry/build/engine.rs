@@ -39,7 +39,7 @@ fn wharf(inputs: &Inputs<'_>) -> Container {
             "--log-format=json".to_owned(),
         ]),
         ports: Some(vec![port("registry", ENGINE_PORT), port("volume", VOLUME_PORT)]),
-        ..probed(inputs, &tells("/readyz"), tells("/healthz"))
+        ..probed(inputs, "32Mi", &tells("/readyz"), tells("/healthz"))
     }
 }
 
@@ -57,15 +57,18 @@ fn distribution(inputs: &Inputs<'_>) -> Container {
         env: Some(environment(inputs)),
         ports: Some(vec![port("registry", ENGINE_PORT)]),
         lifecycle: inputs.registry.spec.storage.s3.as_ref().map(|_| leaves_slowly()),
-        ..probed(inputs, &answers_over_tls(), lives)
+        ..probed(inputs, "64Mi", &answers_over_tls(), lives)
     }
 }
 
-/// What does not depend on the engine, with its way to ask whether it answers, and whether it lives.
-fn probed(inputs: &Inputs<'_>, answers: &Probe, lives: Probe) -> Container {
+/// What does not depend on the engine, with the memory that it needs at rest, and its ways to ask whether it answers, and
+/// whether it lives.
+fn probed(inputs: &Inputs<'_>, memory: &str, answers: &Probe, lives: Probe) -> Container {
     Container {
         name: "registry".to_owned(),
-        resources: Some(inputs.registry.spec.pod_template.resources.clone().unwrap_or_else(default_resources)),
+        resources: Some(
+            inputs.registry.spec.pod_template.resources.clone().unwrap_or_else(|| default_resources(memory)),
+        ),
         startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(120), ..answers.clone() }),
         readiness_probe: Some(Probe { period_seconds: Some(5), failure_threshold: Some(3), ..answers.clone() }),
         // Only whether the program lives: a volume that fails for a while is no reason to restart it.
@@ -151,10 +154,10 @@ fn answers_over_tls() -> Probe {
     }
 }
 
-fn default_resources() -> ResourceRequirements {
+fn default_resources(memory: &str) -> ResourceRequirements {
     let amount = |text: &str| Quantity(text.to_owned());
     ResourceRequirements {
-        requests: Some(BTreeMap::from([("cpu".to_owned(), amount("50m")), ("memory".to_owned(), amount("64Mi"))])),
+        requests: Some(BTreeMap::from([("cpu".to_owned(), amount("50m")), ("memory".to_owned(), amount(memory))])),
         limits: Some(BTreeMap::from([("memory".to_owned(), amount("512Mi"))])),
         ..ResourceRequirements::default()
     }
