@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
+use crate::serve::store::Usage;
 use crate::telemetry::{server, shutdown_on_signal};
 
 /// The path that answers with [`Measurement`] as JSON.
@@ -41,6 +41,9 @@ pub struct Measurement {
     pub used_files: u64,
     /// Files and folders that can still be made; zero together with `usedFiles` where the file system does not count them.
     pub available_files: u64,
+    /// What the images take; absent where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<Usage>,
 }
 
 impl Measurement {
@@ -74,6 +77,7 @@ pub fn measure(folder: &Path) -> std::io::Result<Measurement> {
         available_bytes: blocks(facts.f_bavail),
         used_files: facts.f_files.saturating_sub(facts.f_ffree),
         available_files: facts.f_favail,
+        images: None,
     })
 }
 
@@ -84,21 +88,22 @@ pub fn measure(folder: &Path) -> std::io::Result<Measurement> {
 pub async fn run(options: Options) -> std::io::Result<()> {
     let shutdown = shutdown_on_signal()?;
     let listener = server::bind(options.listen).await?;
-    axum::serve(listener, router(options.folder))
+    axum::serve(listener, router(options.folder, || None))
         .with_graceful_shutdown(async move { shutdown.cancelled().await })
         .await
 }
 
-/// Answers at [`PATH`] for the volume of a folder.
-pub fn router(folder: PathBuf) -> Router {
-    Router::new().route(PATH, get(answer)).with_state(Arc::new(folder))
+/// Answers at [`PATH`] for the volume of a folder, and for what images take there, as far as somebody knows.
+pub fn router(folder: PathBuf, images: impl Fn() -> Option<Usage> + Send + Sync + 'static) -> Router {
+    let (folder, images) = (Arc::new(folder), Arc::new(images));
+    Router::new().route(PATH, get(move || answer(folder.clone(), images())))
 }
 
-async fn answer(State(folder): State<Arc<PathBuf>>) -> Response {
+async fn answer(folder: Arc<PathBuf>, images: Option<Usage>) -> Response {
     // A volume whose server is away can make this call hang; it must not hang the answers to others.
     let measured = tokio::task::spawn_blocking(move || measure(&folder)).await;
     match measured {
-        Ok(Ok(measurement)) => Json(measurement).into_response(),
+        Ok(Ok(measurement)) => Json(Measurement { images, ..measurement }).into_response(),
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
         Err(error) => {
             (StatusCode::INTERNAL_SERVER_ERROR, format!("the measurement ended early: {error}\n")).into_response()
@@ -113,7 +118,7 @@ mod tests {
     #[test]
     fn the_fuller_of_bytes_and_files_counts() {
         let of = |used_bytes, available_bytes, used_files, available_files| {
-            Measurement { used_bytes, available_bytes, used_files, available_files }.used_percent()
+            Measurement { used_bytes, available_bytes, used_files, available_files, images: None }.used_percent()
         };
         assert_eq!(of(0, 100, 0, 0), 0);
         assert_eq!(of(50, 50, 1, 99), 50);

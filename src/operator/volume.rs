@@ -1,10 +1,10 @@
-//! Asks the pods of Registries, from time to time, how full their volumes are, and keeps the answers for the passes.
+//! Asks the pods of Registries, from time to time, how full their volumes are and what the images take, and keeps the answers for the passes.
 //! It must never hold up a pass: a pod that does not answer leaves the last answer standing until its Registry is gone.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -19,10 +19,13 @@ use tokio::time::{sleep, timeout};
 use super::registry::names::{Names, VOLUME_PORT};
 use super::view::{View, cached};
 use crate::api::Registry;
+use crate::serve::store::Usage;
 use crate::volume::{Measurement, PATH};
 
 /// How many times within the interval the pods that have not answered yet are asked.
 const EARLY_TRIES: u32 = 6;
+/// For how many intervals nothing else is told of what images take.
+const IMAGES_REST: u32 = 5;
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest answer that is read, in bytes.
@@ -71,29 +74,74 @@ impl VolumeUse {
     }
 }
 
+/// What images take, as coarse as the status tells it.
+#[must_use]
+pub fn rounded(usage: Usage) -> Usage {
+    let coarse = |number: u64| {
+        let step = 10_u64.pow(number.checked_ilog10().unwrap_or_default().saturating_sub(1));
+        number / step * step
+    };
+    Usage { bytes: coarse(usage.bytes), repositories: coarse(usage.repositories) }
+}
+
 /// The last answers, by the UID of the Registry. Cloning shares them.
 #[derive(Clone, Default)]
-pub struct Volumes(Arc<Mutex<HashMap<String, VolumeUse>>>);
+pub struct Volumes(Arc<Mutex<HashMap<String, Answers>>>);
+
+/// What a pod told last.
+#[derive(Clone, Copy, Default)]
+struct Answers {
+    volume: Option<VolumeUse>,
+    /// Rounded, and when it was taken over from the pod's answer.
+    images: Option<(Usage, Instant)>,
+}
 
 impl Volumes {
     /// What is known of a Registry's volume.
     #[must_use]
     pub fn of(&self, registry: &Registry) -> Option<VolumeUse> {
-        let uid = registry.metadata.uid.as_ref()?;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied()
+        self.answers().get(registry.metadata.uid.as_ref()?)?.volume
+    }
+
+    /// What is known of what a Registry's images take, rounded.
+    #[must_use]
+    pub fn images(&self, registry: &Registry) -> Option<Usage> {
+        self.answers().get(registry.metadata.uid.as_ref()?)?.images.map(|(usage, _)| usage)
     }
 
     /// Notes an answer; whether it differs from the one before.
+    #[must_use]
     pub fn note(&self, registry: &Registry, found: VolumeUse) -> bool {
         let Some(uid) = registry.metadata.uid.clone() else {
             return false;
         };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, found) != Some(found)
+        self.answers().entry(uid).or_default().volume.replace(found) != Some(found)
+    }
+
+    /// Notes what images take; whether that is told from now on instead of what was told before. Pushes change it all the
+    /// time, so that nothing else is told for `rest`.
+    #[must_use]
+    pub fn note_images(&self, registry: &Registry, found: Usage, now: Instant, rest: Duration) -> bool {
+        let Some(uid) = registry.metadata.uid.clone() else {
+            return false;
+        };
+        let mut answers = self.answers();
+        let told = &mut answers.entry(uid).or_default().images;
+        let found = rounded(found);
+        if told.is_some_and(|(before, since)| before == found || now < since + rest) {
+            return false;
+        }
+        *told = Some((found, now));
+        true
+    }
+
+    fn answers(&self) -> MutexGuard<'_, HashMap<String, Answers>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets Registries that are gone.
     fn keep_only(&self, registries: &[Registry]) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.answers();
         known.retain(|uid, _| registries.iter().any(|registry| registry.metadata.uid.as_ref() == Some(uid)));
     }
 }
@@ -120,13 +168,13 @@ impl Inquirer {
         changed: impl Fn(Vec<ObjectRef<Registry>>),
     ) {
         for turn in (0..EARLY_TRIES).cycle() {
-            changed(self.round(view, volumes, turn == 0).await);
+            changed(self.round(view, volumes, turn == 0, interval * IMAGES_REST).await);
             sleep(interval / EARLY_TRIES).await;
         }
     }
 
     /// Asks every Registry's pod once, or only those that have not answered yet.
-    async fn round(&self, view: &View, volumes: &Volumes, all: bool) -> Vec<ObjectRef<Registry>> {
+    async fn round(&self, view: &View, volumes: &Volumes, all: bool, rest: Duration) -> Vec<ObjectRef<Registry>> {
         let registries = view.live_registries();
         volumes.keep_only(&registries);
         let due = registries
@@ -135,8 +183,11 @@ impl Inquirer {
             .filter_map(|registry| Some((registry, address(view, registry)?)));
         futures::stream::iter(due)
             .map(async |(registry, address)| {
-                let found = VolumeUse::of(&self.ask(address).await?);
-                volumes.note(registry, found).then(|| ObjectRef::from_obj(registry))
+                let found = self.ask(address).await?;
+                let volume = volumes.note(registry, VolumeUse::of(&found));
+                let note = |images| volumes.note_images(registry, images, Instant::now(), rest);
+                let images = found.images.is_some_and(note);
+                (volume || images).then(|| ObjectRef::from_obj(registry))
             })
             .buffer_unordered(CONCURRENCY)
             .filter_map(async |changed| changed)
@@ -201,5 +252,36 @@ mod tests {
         ] {
             assert_eq!(used(percent), VolumeUse { used_percent: shown, level }, "{percent}");
         }
+    }
+
+    #[test]
+    fn what_images_take_is_told_with_two_digits() {
+        for (found, told) in
+            [(0, 0), (7, 7), (99, 99), (104, 100), (1_999, 1_900), (u64::MAX, 18_000_000_000_000_000_000)]
+        {
+            let expected = Usage { bytes: told, repositories: told };
+            assert_eq!(rounded(Usage { bytes: found, repositories: found }), expected);
+        }
+    }
+
+    #[test]
+    fn what_images_take_is_told_anew_after_a_rest_and_when_it_differs() {
+        let (volumes, registry) = (Volumes::default(), crate::operator::registry::fixture::team("{}"));
+        let (start, rest) = (Instant::now(), Duration::from_secs(300));
+        let seconds = Duration::from_secs;
+        for (bytes, after, is_new, told) in [
+            (1_234, 0, true, 1_200),
+            (5_678, 299, false, 1_200),
+            (1_299, 301, false, 1_200),
+            (5_678, 302, true, 5_600),
+            (1_234, 600, false, 5_600),
+            (1_234, 602, true, 1_200),
+        ] {
+            let found = Usage { bytes, repositories: 1 };
+            assert_eq!(volumes.note_images(&registry, found, start + seconds(after), rest), is_new, "{bytes} {after}");
+            assert_eq!(volumes.images(&registry), Some(Usage { bytes: told, repositories: 1 }));
+        }
+        volumes.keep_only(&[]);
+        assert_eq!(volumes.images(&registry), None);
     }
 }

@@ -12,7 +12,7 @@ pub mod store;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -137,10 +137,12 @@ pub async fn serve(config: Config, file: Option<PathBuf>, stop: CancellationToke
     let metrics = Metrics::register(&mut registry);
     raise_descriptors(config.limits.connections);
     let listener = server::bind(config.listen).await.map_err(ServeError::Listen)?;
+    let opened = Arc::new(OnceLock::new());
     if let Some(address) = config.operations {
         let operations = server::bind(address).await.map_err(ServeError::Listen)?;
         // It answers until the very end.
-        let volume = volume::router(config.root.clone());
+        let store = opened.clone();
+        let volume = volume::router(config.root.clone(), move || store.get().and_then(Filesystem::usage));
         tokio::spawn(server::serve(operations, health.clone(), registry, volume));
     }
     let ready = health.gate("content store");
@@ -149,6 +151,7 @@ pub async fn serve(config: Config, file: Option<PathBuf>, stop: CancellationToke
     let access = reload::access(current.clone(), &rand::random(), stop.clone())?;
     let store = Filesystem::open(&config.root)?;
     store.mark_served()?;
+    tokio::spawn(count(opened.get_or_init(|| store.clone()).clone(), stop.clone()));
     let limits = &config.limits;
     let repositories = Repositories::new(Arc::new(store), settings(config.missing_content, limits));
     tokio::spawn(sweep(repositories.clone(), current, stop.clone()));
@@ -205,6 +208,13 @@ fn requests(limits: &Limits) -> http::Limits {
 fn connections(limits: &Limits) -> Bounds {
     let [idle, stop] = [limits.idle_client_seconds, limits.stop_seconds].map(Duration::from_secs);
     Bounds { connections: limits.connections, idle, stop }
+}
+
+/// Counts once what is stored; nothing waits for it.
+async fn count(store: Filesystem, stop: CancellationToken) {
+    if let Some(Err(error)) = stop.run_until_cancelled(store.count()).await {
+        tracing::warn!(%error, "what is stored could not be counted");
+    }
 }
 
 /// Forgets uploads whose clients do not come back.

@@ -20,7 +20,7 @@ pub use self::expose::{
     ServiceExposure, ServiceType,
 };
 pub use self::pod_template::PodTemplate;
-pub use self::status::{ConfigMapReference, NodeCounts, RegistryStatus, StorageStatus};
+pub use self::status::{ConfigMapReference, NodeCounts, RegistryStatus, StorageStatus, UsageStatus};
 pub use self::storage::{AccessMode, Claim, DeletionPolicy, NameReference, ObjectStore, Storage};
 
 use crate::api::schema::OBJECT_NAME;
@@ -54,6 +54,7 @@ use crate::api::schema::OBJECT_NAME;
     printcolumn(name = "Engine", type_ = "string", json_path = ".spec.engine", priority = 1),
     printcolumn(name = "Size", type_ = "string", json_path = ".status.storage.capacity", priority = 1),
     printcolumn(name = "Used %", type_ = "integer", json_path = ".status.storage.usedPercent", priority = 1),
+    printcolumn(name = "Repositories", type_ = "integer", json_path = ".status.usage.repositories", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]

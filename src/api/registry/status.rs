@@ -26,6 +26,10 @@ pub struct RegistryStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageStatus>,
 
+    /// What the images take. Absent while it is not known, and with `engine: Distribution`, which does not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UsageStatus>,
+
     /// Addresses by which clients beyond the cluster reach this registry, as far as they are known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
@@ -58,6 +62,18 @@ pub struct StorageStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub used_percent: Option<i32>,
+}
+
+/// What the images of a Registry take. Numbers are rounded down to two digits, and told anew after some minutes at the
+/// earliest, so that they are silent at rest.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct UsageStatus {
+    /// Bytes of blobs and manifests, each counted once, however many repositories have it.
+    #[schemars(range(min = 0))]
+    pub bytes: i64,
+    /// Repositories that something was pushed to.
+    #[schemars(range(min = 0))]
+    pub repositories: i64,
 }
 
 /// A config map of the same namespace.

@@ -67,6 +67,7 @@ pub(crate) fn nothing(names: &Names) -> Observed {
         pods: Vec::new(),
         lost_nodes: Vec::new(),
         volume: None,
+        images: None,
         nodes: Vec::new(),
         exposure: ObservedExposure {
             ingress: Found::Absent,

@@ -63,6 +63,7 @@ pub fn next(outcome: &Outcome<'_>, now: Timestamp) -> RegistryStatus {
         address: Some(outcome.names.address()),
         ca_config_map_ref: Some(ConfigMapReference { name: outcome.names.authority() }),
         storage: storage::volume(outcome),
+        usage: storage::usage(outcome),
         external_addresses: exposed::addresses(outcome),
         nodes: Some(counts),
         conditions: conditions(old, findings, outcome.registry.metadata.generation, now),

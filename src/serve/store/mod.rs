@@ -10,6 +10,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::oci::{Digest, Hasher, RepositoryName, Tag};
@@ -39,6 +40,15 @@ impl StoreError {
 /// What a call to a store comes to.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
+/// What a store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Bytes of content, each content once.
+    pub bytes: u64,
+    /// Repositories that something was pushed to.
+    pub repositories: u64,
+}
+
 /// A name that a repository has for content.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Link {
@@ -48,6 +58,16 @@ pub enum Link {
     Revision(RepositoryName, Digest),
     /// A manifest, by a tag.
     Tag(RepositoryName, Tag),
+}
+
+impl Link {
+    /// The repository that has it.
+    #[must_use]
+    pub fn repository(&self) -> &RepositoryName {
+        match self {
+            Self::Layer(name, _) | Self::Revision(name, _) | Self::Tag(name, _) => name,
+        }
+    }
 }
 
 /// Links that can be listed.

@@ -30,6 +30,7 @@ use crate::operator::metrics::Metrics;
 use crate::operator::view::{View, cached};
 use crate::operator::volume::{VolumeUse, Volumes};
 use crate::plan::Plan;
+use crate::serve::store::Usage;
 
 pub use self::exposure::{IngressClassFact, ObservedExposure};
 pub use self::storage::{ClassTraits, FoundClaim, StorageClassFact, capacity, requested};
@@ -90,6 +91,8 @@ pub struct Observed {
     pub lost_nodes: Vec<String>,
     /// How full the volume is, as its pod last told.
     pub volume: Option<VolumeUse>,
+    /// What the images take, as its pod told some minutes ago at most, rounded.
+    pub images: Option<Usage>,
     /// What the agents report, by node.
     pub nodes: Vec<(String, NodeRuntimeStatus)>,
     /// Its further names.
@@ -161,6 +164,7 @@ impl Observer<'_> {
             storage_class,
             lost_nodes: self.lost_nodes(&pods).await?,
             volume: self.volumes.of(registry),
+            images: self.volumes.images(registry),
             pods,
         })
     }

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use super::Outcome;
 use crate::api::condition::{self, Finding, Status};
 use crate::api::reason;
-use crate::api::registry::{ObjectStore, StorageStatus};
+use crate::api::registry::{Engine, ObjectStore, StorageStatus, UsageStatus};
 use crate::operator::registry::observe::{FoundClaim, capacity, requested};
 use crate::operator::volume::{Level, NEARLY_FULL, VolumeUse};
 use crate::quantity;
@@ -17,6 +17,18 @@ pub(super) fn volume(outcome: &Outcome<'_>) -> Option<StorageStatus> {
         capacity: capacity(claim).map(str::to_owned),
         used_percent: outcome.observed.volume.map(|volume| volume.used_percent),
     })
+}
+
+/// What the images take; `None` where nobody tells it. An operator that has just started knows what the one before told.
+pub(super) fn usage(outcome: &Outcome<'_>) -> Option<UsageStatus> {
+    if outcome.registry.spec.engine != Engine::Wharf {
+        return None;
+    }
+    let Some(images) = outcome.observed.images else {
+        return outcome.registry.status.as_ref()?.usage;
+    };
+    let number = |number| i64::try_from(number).unwrap_or(i64::MAX);
+    Some(UsageStatus { bytes: number(images.bytes), repositories: number(images.repositories) })
 }
 
 pub(super) fn finding(outcome: &Outcome<'_>) -> Finding {

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::registry::{Engine, UsageStatus};
 use crate::operator::apply::Contest;
 use crate::operator::call::{Action, Cause, Target};
 use crate::operator::front::{Verdict, Way};
@@ -16,6 +17,7 @@ use crate::operator::registry::fixture;
 use crate::operator::registry::observe::{ClassTraits, Found, FoundClaim, IngressClassFact, StorageClassFact};
 use crate::operator::registry::validate::{obstacles, shortcomings};
 use crate::operator::volume::{Level, VolumeUse};
+use crate::serve::store::Usage;
 
 const NOW: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
@@ -390,4 +392,23 @@ fn a_cluster_that_cannot_be_looked_at_leaves_readiness_unknown() {
     let status = unobserved(&registry, &api_failure("pods", "", 500), NOW);
     assert!(brief(&status).starts_with("Ready=Unknown/Retrying StorageReady=True"), "{}", brief(&status));
     assert!(status.conditions[0].message.contains("the reason the API server gave"));
+}
+
+#[test]
+fn what_images_take_is_told_where_the_engine_tells_it() {
+    let known = |bytes| Some(Usage { bytes, repositories: 3 });
+    let told = |bytes| Some(UsageStatus { bytes, repositories: 3 });
+    let of = |engine, observed, before| {
+        let status = after(|case| {
+            case.registry.spec.engine = engine;
+            case.registry.status = Some(RegistryStatus { usage: before, ..RegistryStatus::default() });
+            case.observed.images = observed;
+        });
+        status.usage
+    };
+    assert_eq!(of(Engine::Wharf, known(1_200), None), told(1_200));
+    assert_eq!(of(Engine::Wharf, known(1_200), told(7)), told(1_200));
+    assert_eq!(of(Engine::Wharf, None, told(7)), told(7), "a new operator has not asked yet");
+    assert_eq!(of(Engine::Wharf, None, None), None);
+    assert_eq!(of(Engine::Distribution, known(1_200), told(7)), None, "what was true of the other engine");
 }

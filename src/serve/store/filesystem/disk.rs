@@ -15,6 +15,7 @@ use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::layout;
 use super::syncing::Syncs;
+use super::usage::Counts;
 use crate::serve::store::StoreError;
 use crate::volume;
 
@@ -53,11 +54,14 @@ pub struct Disk {
     syncs: Syncs,
     /// Folders whose entry in their parent is durable, and whose parent is in here too. None of them is ever removed.
     durable: Mutex<HashSet<PathBuf>>,
+    /// What is there, in numbers.
+    pub counts: Counts,
 }
 
 impl Disk {
     pub fn new(root: PathBuf, hook: Option<Hook>) -> Self {
-        Self { root, hook, temporary: AtomicU64::new(0), syncs: Syncs::default(), durable: Mutex::default() }
+        let (temporary, syncs, durable, counts) = Default::default();
+        Self { root, hook, temporary, syncs, durable, counts }
     }
 
     fn fail(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {

@@ -24,7 +24,6 @@ pub const UPLOADS: &str = "wharf/uploads";
 pub const UPLOAD_DATA: &str = "data";
 /// In an upload's folder: the name of its repository.
 pub const UPLOAD_REPOSITORY: &str = "repository";
-
 /// In an upload's folder: a note about it.
 pub const UPLOAD_NOTE: &str = "note";
 
@@ -37,6 +36,14 @@ pub struct Place {
     pub permanent: PathBuf,
 }
 
+/// The folder in which content of one algorithm lies, in folders by the start of its digest.
+pub fn contents(algorithm: Algorithm) -> PathBuf {
+    Path::new(CONTENT).join("blobs").join(algorithm.as_str())
+}
+
+/// What is in every repository's folder once something was pushed to it, at least one of both.
+pub const PARTS: [&str; 2] = ["_layers", MANIFESTS];
+
 /// The folder of one name under a folder that is never removed.
 fn below(permanent: PathBuf, name: &str, file: &str) -> Place {
     Place { file: permanent.join(name).join(file), permanent }
@@ -45,7 +52,7 @@ fn below(permanent: PathBuf, name: &str, file: &str) -> Place {
 /// Where content lies.
 pub fn content(digest: &Digest) -> Place {
     let start = digest.hex().get(..2).unwrap_or_default();
-    let permanent = Path::new(CONTENT).join("blobs").join(digest.algorithm().as_str()).join(start);
+    let permanent = contents(digest.algorithm()).join(start);
     below(permanent, digest.hex(), "data")
 }
 

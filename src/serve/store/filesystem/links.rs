@@ -27,9 +27,14 @@ impl Disk {
             self.settle(place.file.parent().unwrap_or(&place.permanent), &place.permanent)?;
             return Ok(false);
         }
+        let arriving = self.counts.repositories.arriving(link.repository());
+        let is_known = self.has_repository(link.repository())?;
         match link {
             Link::Tag(_, tag) => self.write_tag(&place, tag, target)?,
             Link::Layer(..) | Link::Revision(..) => self.write_file(&place, text_of(target))?,
+        }
+        if !is_known {
+            arriving.arrived(1);
         }
         Ok(true)
     }
@@ -124,8 +129,13 @@ impl Disk {
 
     /// A folder of a repository's name may also be that of another's parent.
     fn has_repository(&self, name: &RepositoryName) -> Result<bool, StoreError> {
-        let names = self.names(&layout::repository(name))?.unwrap_or_default();
-        Ok(names.iter().any(|name| name == layout::MANIFESTS || name == "_layers"))
+        let folder = layout::repository(name);
+        for part in layout::PARTS {
+            if self.modified(&folder.join(part))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -23,6 +23,8 @@ mod syncing;
 #[cfg(test)]
 mod tests;
 mod uploads;
+mod usage;
+mod walk;
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -164,8 +166,14 @@ impl Disk {
     /// Content that is there in its full length is kept as it is: readers may be in it.
     fn place_content(&self, file: &Path, length: u64, digest: &Digest) -> Result<(), StoreError> {
         let place = layout::content(digest);
-        if self.length(&place.file)? != Some(length) {
-            return self.place(file, &place);
+        let arriving = self.counts.content.arriving(digest);
+        let present = self.length(&place.file)?;
+        if present != Some(length) {
+            self.place(file, &place)?;
+            if present.is_none() {
+                arriving.arrived(length);
+            }
+            return Ok(());
         }
         self.remove(file)?;
         // Another upload may have put it there a moment ago and not have come to this yet.

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{Filesystem, OpenError, Operation, layout};
 use crate::oci::{Algorithm, Digest, Hasher, RepositoryName};
-use crate::serve::store::{Condition, Link, Listing, Store};
+use crate::serve::store::{Condition, Link, Listing, Store, Usage};
 
 const REPOSITORIES: &str = "docker/registry/v2/repositories";
 
@@ -318,4 +318,45 @@ async fn what_is_refused_leaves_nothing_half_and_works_later() {
     drop(store);
     Filesystem::open(root.path()).unwrap();
     assert!(fs::read_dir(root.path().join("wharf/tmp")).unwrap().next().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_is_counted_once_and_what_comes_is_added() {
+    let root = tempfile::tempdir().unwrap();
+    let usage = |bytes, repositories| Some(Usage { bytes, repositories });
+    {
+        let store = Filesystem::open(root.path()).unwrap();
+        store.put(&digest(b"seven.."), Bytes::from_static(b"seven..")).await.unwrap();
+        store.put(&Digest::of(Algorithm::Sha512, b"two"), Bytes::from_static(b"two")).await.unwrap();
+        for repository in ["a", "a/b/c"] {
+            let link = Link::Layer(name(repository), digest(b"seven.."));
+            assert!(store.write_link(&link, &digest(b"seven.."), Condition::Always).await.unwrap());
+        }
+    }
+    // What is no content and no repository.
+    write(root.path(), "docker/registry/v2/blobs/sha256/ab/abcd/data", "not a digest");
+    write(root.path(), &format!("{REPOSITORIES}/a/_uploads/id/data"), "an upload of the other engine");
+    write(root.path(), &format!("{REPOSITORIES}/A/_layers/link"), "not a name");
+
+    let store = Filesystem::open(root.path()).unwrap();
+    assert_eq!(store.usage(), None);
+    // Before the count, and of it.
+    store.put(&digest(b"early"), Bytes::from_static(b"early")).await.unwrap();
+    store.put(&digest(b"seven.."), Bytes::from_static(b"seven..")).await.unwrap();
+    store.count().await.unwrap();
+    assert_eq!(store.usage(), usage(7 + 3 + 5, 2));
+
+    for _twice in 0..2 {
+        store.begin("id", &name("new")).await.unwrap();
+        store.part("id", 0, vec![Bytes::from_static(b"later")], Hasher::new(Algorithm::Sha256)).await.unwrap();
+        store.finish("id", 5, &digest(b"later")).await.unwrap();
+        let link = Link::Tag(name("new"), "1".parse().unwrap());
+        store.write_link(&link, &digest(b"later"), Condition::Always).await.unwrap();
+    }
+    assert_eq!(store.usage(), usage(7 + 3 + 5 + 5, 3));
+    // A restart comes to the same.
+    drop(store);
+    let store = Filesystem::open(root.path()).unwrap();
+    store.count().await.unwrap();
+    assert_eq!(store.usage(), usage(20, 3));
 }
