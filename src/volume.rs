@@ -12,7 +12,6 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use crate::serve::store::Usage;
 use crate::telemetry::{server, shutdown_on_signal};
 
 /// The path that answers with [`Measurement`] as JSON.
@@ -43,7 +42,16 @@ pub struct Measurement {
     pub available_files: u64,
     /// What the images take; absent where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub images: Option<Usage>,
+    pub images: Option<Images>,
+}
+
+/// What the images on a volume take.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Images {
+    /// Bytes of content, each content once.
+    pub bytes: u64,
+    /// Repositories that something was pushed to.
+    pub repositories: u64,
 }
 
 impl Measurement {
@@ -94,12 +102,12 @@ pub async fn run(options: Options) -> std::io::Result<()> {
 }
 
 /// Answers at [`PATH`] for the volume of a folder, and for what images take there, as far as somebody knows.
-pub fn router(folder: PathBuf, images: impl Fn() -> Option<Usage> + Send + Sync + 'static) -> Router {
+pub fn router(folder: PathBuf, images: impl Fn() -> Option<Images> + Send + Sync + 'static) -> Router {
     let (folder, images) = (Arc::new(folder), Arc::new(images));
     Router::new().route(PATH, get(move || answer(folder.clone(), images())))
 }
 
-async fn answer(folder: Arc<PathBuf>, images: Option<Usage>) -> Response {
+async fn answer(folder: Arc<PathBuf>, images: Option<Images>) -> Response {
     // A volume whose server is away can make this call hang; it must not hang the answers to others.
     let measured = tokio::task::spawn_blocking(move || measure(&folder)).await;
     match measured {

@@ -19,8 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::registry::names::{Names, VOLUME_PORT};
 use super::view::{View, cached};
 use crate::api::Registry;
-use crate::serve::store::Usage;
-use crate::volume::{Measurement, PATH};
+use crate::volume::{Images, Measurement, PATH};
 
 /// How many times within the interval the pods that have not answered yet are asked.
 const EARLY_TRIES: u32 = 6;
@@ -76,12 +75,12 @@ impl VolumeUse {
 
 /// What images take, as coarse as the status tells it.
 #[must_use]
-pub fn rounded(usage: Usage) -> Usage {
+pub fn rounded(usage: Images) -> Images {
     let coarse = |number: u64| {
         let step = 10_u64.pow(number.checked_ilog10().unwrap_or_default().saturating_sub(1));
         number / step * step
     };
-    Usage { bytes: coarse(usage.bytes), repositories: coarse(usage.repositories) }
+    Images { bytes: coarse(usage.bytes), repositories: coarse(usage.repositories) }
 }
 
 /// The last answers, by the UID of the Registry. Cloning shares them.
@@ -93,7 +92,7 @@ pub struct Volumes(Arc<Mutex<HashMap<String, Answers>>>);
 struct Answers {
     volume: Option<VolumeUse>,
     /// Rounded, and when it was taken over from the pod's answer.
-    images: Option<(Usage, Instant)>,
+    images: Option<(Images, Instant)>,
 }
 
 impl Volumes {
@@ -105,7 +104,7 @@ impl Volumes {
 
     /// What is known of what a Registry's images take, rounded.
     #[must_use]
-    pub fn images(&self, registry: &Registry) -> Option<Usage> {
+    pub fn images(&self, registry: &Registry) -> Option<Images> {
         self.answers().get(registry.metadata.uid.as_ref()?)?.images.map(|(usage, _)| usage)
     }
 
@@ -121,7 +120,7 @@ impl Volumes {
     /// Notes what images take; whether that is told from now on instead of what was told before. Pushes change it all the
     /// time, so that nothing else is told for `rest`.
     #[must_use]
-    pub fn note_images(&self, registry: &Registry, found: Usage, now: Instant, rest: Duration) -> bool {
+    pub fn note_images(&self, registry: &Registry, found: Images, now: Instant, rest: Duration) -> bool {
         let Some(uid) = registry.metadata.uid.clone() else {
             return false;
         };
@@ -259,8 +258,8 @@ mod tests {
         for (found, told) in
             [(0, 0), (7, 7), (99, 99), (104, 100), (1_999, 1_900), (u64::MAX, 18_000_000_000_000_000_000)]
         {
-            let expected = Usage { bytes: told, repositories: told };
-            assert_eq!(rounded(Usage { bytes: found, repositories: found }), expected);
+            let expected = Images { bytes: told, repositories: told };
+            assert_eq!(rounded(Images { bytes: found, repositories: found }), expected);
         }
     }
 
@@ -277,9 +276,9 @@ mod tests {
             (1_234, 600, false, 5_600),
             (1_234, 602, true, 1_200),
         ] {
-            let found = Usage { bytes, repositories: 1 };
+            let found = Images { bytes, repositories: 1 };
             assert_eq!(volumes.note_images(&registry, found, start + seconds(after), rest), is_new, "{bytes} {after}");
-            assert_eq!(volumes.images(&registry), Some(Usage { bytes: told, repositories: 1 }));
+            assert_eq!(volumes.images(&registry), Some(Images { bytes: told, repositories: 1 }));
         }
         volumes.keep_only(&[]);
         assert_eq!(volumes.images(&registry), None);

@@ -142,7 +142,11 @@ pub async fn serve(config: Config, file: Option<PathBuf>, stop: CancellationToke
         let operations = server::bind(address).await.map_err(ServeError::Listen)?;
         // It answers until the very end.
         let store = opened.clone();
-        let volume = volume::router(config.root.clone(), move || store.get().and_then(Filesystem::usage));
+        let images = move || {
+            let found = store.get().and_then(Filesystem::usage)?;
+            Some(volume::Images { bytes: found.bytes, repositories: found.repositories })
+        };
+        let volume = volume::router(config.root.clone(), images);
         tokio::spawn(server::serve(operations, health.clone(), registry, volume));
     }
     let ready = health.gate("content store");

@@ -30,7 +30,7 @@ use crate::operator::metrics::Metrics;
 use crate::operator::view::{View, cached};
 use crate::operator::volume::{VolumeUse, Volumes};
 use crate::plan::Plan;
-use crate::serve::store::Usage;
+use crate::volume::Images;
 
 pub use self::exposure::{IngressClassFact, ObservedExposure};
 pub use self::storage::{ClassTraits, FoundClaim, StorageClassFact, capacity, requested};
@@ -92,7 +92,7 @@ pub struct Observed {
     /// How full the volume is, as its pod last told.
     pub volume: Option<VolumeUse>,
     /// What the images take, as its pod told some minutes ago at most, rounded.
-    pub images: Option<Usage>,
+    pub images: Option<Images>,
     /// What the agents report, by node.
     pub nodes: Vec<(String, NodeRuntimeStatus)>,
     /// Its further names.

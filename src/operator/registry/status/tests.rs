@@ -17,7 +17,7 @@ use crate::operator::registry::fixture;
 use crate::operator::registry::observe::{ClassTraits, Found, FoundClaim, IngressClassFact, StorageClassFact};
 use crate::operator::registry::validate::{obstacles, shortcomings};
 use crate::operator::volume::{Level, VolumeUse};
-use crate::serve::store::Usage;
+use crate::volume::Images;
 
 const NOW: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
@@ -396,7 +396,7 @@ fn a_cluster_that_cannot_be_looked_at_leaves_readiness_unknown() {
 
 #[test]
 fn what_images_take_is_told_where_the_engine_tells_it() {
-    let known = |bytes| Some(Usage { bytes, repositories: 3 });
+    let known = |bytes| Some(Images { bytes, repositories: 3 });
     let told = |bytes| Some(UsageStatus { bytes, repositories: 3 });
     let of = |engine, observed, before| {
         let status = after(|case| {
