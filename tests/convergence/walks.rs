@@ -65,8 +65,54 @@ fn spec(random: &mut StdRng, place: Place, size: &mut u32) -> Value {
     if random.random_bool(0.5) {
         spec["networkPolicy"] = json!({"mode": if random.random_bool(0.5) { "Ports" } else { "None" }});
     }
+    if random.random_bool(0.4) {
+        let hosts: Vec<&str> =
+            ["images.example.com", HOSTS[0]].into_iter().filter(|_| random.random_bool(0.6)).collect();
+        spec["hosts"] = json!(hosts);
+    }
+    if random.random_bool(0.6) {
+        spec["expose"] = expose(random);
+    }
+    if random.random_bool(0.5) {
+        let labels = [json!({}), json!({"team": "blue"}), json!({"team": "red"})];
+        spec["caBundle"] = json!({"namespaceSelector": {"matchLabels": labels[random.random_range(0..3_usize)]}});
+    }
     spec["podTemplate"] = pod_template(random);
     spec
+}
+
+/// Hosts of Ingresses; the last one is somebody else's.
+const HOSTS: [&str; 3] = ["front.example.com", "other.example.com", "theirs.example.com"];
+
+/// An Ingress, a Service or both, by which a Registry is reached from beyond the cluster.
+fn expose(random: &mut StdRng) -> Value {
+    let mut expose = json!({});
+    let which = random.random_range(0..3);
+    if which != 0 {
+        let mut ingress = json!({"host": HOSTS[random.random_range(0..HOSTS.len())]});
+        if random.random_bool(0.5) {
+            // One of them is not there.
+            ingress["className"] = json!(["nginx", "traefik", "missing"][random.random_range(0..3_usize)]);
+        }
+        if random.random_bool(0.3) {
+            ingress["preset"] = json!(["nginx", "traefik", "haproxy", "none"][random.random_range(0..4_usize)]);
+        }
+        if random.random_bool(0.3) {
+            ingress["annotations"] = json!({"example.com/zone": "outer"});
+        }
+        expose["ingress"] = ingress;
+        if random.random_bool(0.4) {
+            expose["tls"] = json!({"secretRef": {"name": "front"}});
+        }
+    }
+    if which != 1 {
+        let kind = if random.random_bool(0.5) { "LoadBalancer" } else { "NodePort" };
+        expose["service"] = json!({"type": kind});
+        if random.random_bool(0.4) {
+            expose["service"]["annotations"] = json!({"example.com/zone": "outer"});
+        }
+    }
+    expose
 }
 
 fn pod_template(random: &mut StdRng) -> Value {
@@ -90,8 +136,21 @@ fn pod_template(random: &mut StdRng) -> Value {
     Value::Object(chosen.map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>())
 }
 
-fn world(spec: &Value) -> Server {
+/// The cluster that a walk goes through, with a namespace whose label says `team`.
+fn world(spec: &Value, team: &str) -> Server {
     let server = cluster(spec);
+    for (name, team) in [("apps", team), ("others", "green")] {
+        let metadata = json!({"name": name, "labels": {"team": team}});
+        server.add(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}));
+    }
+    for (name, controller) in [("nginx", "k8s.io/ingress-nginx"), ("traefik", "traefik.io/ingress-controller")] {
+        let is_default = (name == "traefik").to_string();
+        let annotations = json!({"ingressclass.kubernetes.io/is-default-class": is_default});
+        server.add(&json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
+            "metadata": {"name": name, "annotations": annotations}, "spec": {"controller": controller}}));
+    }
+    server.add(&json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+        "metadata": {"name": "web", "namespace": "others"}, "spec": {"rules": [{"host": HOSTS[2]}]}}));
     for name in ["builder", "deployer"] {
         let metadata = json!({"name": name, "namespace": "platform"});
         server.add(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}));
@@ -132,7 +191,9 @@ async fn walk(seed: u64) {
     let place = [Place::Claim, Place::Given, Place::Bucket][random.random_range(0..3_usize)];
     let mut size = 20;
     let first = spec(&mut random, place, &mut size);
-    let server = world(&first);
+    let teams = ["blue", "red", "green"];
+    let mut team = teams[random.random_range(0..3_usize)];
+    let server = world(&first, team);
     let mut process = Process::start(server.client());
     process.until_quiet(&server).await;
     let uid = claim(&server)["metadata"]["uid"].clone();
@@ -151,6 +212,10 @@ async fn walk(seed: u64) {
             registry["spec"] = next;
             registry["metadata"]["generation"] = json!(registry["metadata"]["generation"].as_i64().unwrap_or(1) + 1);
         });
+        if random.random_bool(0.3) {
+            team = teams[random.random_range(0..3_usize)];
+            server.set("Namespace", "", "apps", |apps| apps["metadata"]["labels"]["team"] = json!(team));
+        }
         match random.random_range(0..3) {
             // The next change comes before this one is done.
             0 if step + 1 < STEPS => drop(process.round().await),
@@ -162,9 +227,9 @@ async fn walk(seed: u64) {
         }
     }
     process.until_quiet(&server).await;
-    let what = format!("WHARF_TEST_SEED={seed}, {place:?}: {walked:#?}");
+    let what = format!("WHARF_TEST_SEED={seed}, {place:?}, in the end {team}: {walked:#?}");
     assert_eq!(claim(&server)["metadata"]["uid"], uid, "{what}\nthe claim is another one");
-    let straight = world(walked.last().unwrap());
+    let straight = world(walked.last().unwrap(), team);
     Process::start(straight.client()).until_quiet(&straight).await;
     let (expected, found) = (comparable(&straight), comparable(&server));
     for (name, object) in &expected {

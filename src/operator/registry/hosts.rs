@@ -37,6 +37,8 @@ pub fn ingress_with(
     ingresses: &[Arc<Ingress>],
 ) -> Option<String> {
     let since = |ingress: &Ingress| ingress.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    // An Ingress of ours that is older, but has another host so far, is no reason to take this one away.
+    let ours = ours.filter(|ours| has(ours, host));
     let came_first = |other: &Ingress| ours.is_none_or(|ours| since(other) < since(ours));
     ingresses
         .iter()
@@ -114,6 +116,8 @@ mod tests {
         assert_eq!(ingress_with(&team, HOST, Some(&ours), &theirs), None);
         let late = ingress(HOST, "2026-01-03T00:00:00Z", &json!([]));
         assert_eq!(ingress_with(&team, HOST, Some(&late), &theirs), Some("Ingress shop/web".into()));
+        let of_another_host = ingress("images.example.org", EARLY, &json!([]));
+        assert_eq!(ingress_with(&team, HOST, Some(&of_another_host), &theirs), Some("Ingress shop/web".into()));
     }
 
     #[test]
