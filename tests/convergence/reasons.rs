@@ -156,6 +156,33 @@ fn other_cases() -> Vec<Case> {
     ]
 }
 
+/// Specs that the schema takes and that cannot be: the pod is refused in each, or no pod could ever start.
+fn nonsense() -> Vec<Case> {
+    let needs = |resources: Value| json!({"podTemplate": {"resources": resources}});
+    let refused = |spec| Case {
+        spec,
+        from_the_start: true,
+        heal: |server, _| set_registry(server, |registry| registry["spec"]["podTemplate"] = json!({})),
+        ..case("Refused", ("Available", "False"), leave)
+    };
+    vec![
+        // More than may be used.
+        refused(needs(json!({"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}))),
+        refused(needs(json!({"requests": {"memory": "-1Gi"}}))),
+        refused(needs(json!({"limits": {"memory": "plenty"}}))),
+        // Also while it serves: what runs goes on.
+        Case {
+            heal: |server, _| set_registry(server, |registry| registry["spec"]["podTemplate"] = json!({})),
+            ..case("Refused", ("Available", "False"), |server, _| {
+                set_registry(server, |registry| {
+                    registry["spec"]["podTemplate"] =
+                        json!({"resources": {"requests": {"cpu": "3"}, "limits": {"cpu": "2"}}});
+                });
+            })
+        },
+    ]
+}
+
 /// A change of the pod that the API server does not take.
 fn change_under(server: &Server, code: u16, reason: &'static str) {
     server.on_request(move |request| {
@@ -166,7 +193,10 @@ fn change_under(server: &Server, code: u16, reason: &'static str) {
 }
 
 fn cases() -> Vec<Case> {
-    [storage::cases(), storage::cases_from_the_start(), pod_cases(), other_cases()].into_iter().flatten().collect()
+    [storage::cases(), storage::cases_from_the_start(), pod_cases(), other_cases(), nonsense()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Conditions by type, as `status/reason`.

@@ -20,6 +20,10 @@ pub(super) fn admit(kind: &Kind, before: Option<&Value>, object: &mut Value) -> 
     let malformed = |error| refuse(400, "BadRequest", &format!("{} in version {error}", kind.name));
     *object = (kind.decode)(object.take()).map_err(malformed)?;
     if !kind.custom {
+        if let Some(text) = no_quantity(object, "") {
+            let why = format!("{text}: quantities must match the regular expression");
+            return Err(refuse(400, "BadRequest", &why));
+        }
         keep_typed_form(object, "");
         let defaults: Value = serde_json::from_str(DEFAULTS).unwrap_or_default();
         for (path, fields) in defaults[&kind.plural].as_object().into_iter().flatten() {
@@ -50,6 +54,18 @@ pub(super) fn admit(kind: &Kind, before: Option<&Value>, object: &mut Value) -> 
         _ => {}
     }
     validate(kind, before, object)
+}
+
+/// An amount of a resource that cannot be read as one.
+fn no_quantity(value: &Value, name: &str) -> Option<String> {
+    match value {
+        Value::Object(fields) if name == "limits" || name == "requests" => {
+            fields.values().filter_map(Value::as_str).find(|text| parse_quantity(text).is_none()).map(str::to_owned)
+        }
+        Value::Object(fields) => fields.iter().find_map(|(field, child)| no_quantity(child, field)),
+        Value::Array(items) => items.iter().find_map(|item| no_quantity(item, name)),
+        _ => None,
+    }
 }
 
 /// Drops empty values as typed objects do, and brings quantities of resources into normal form.
@@ -85,21 +101,31 @@ fn add_missing(value: &mut Value, path: &[&str], defaults: &Value) {
     }
 }
 
-/// The suffixes of quantities with their size in billionths, greatest first in each family.
-const BINARY: [(&str, i128); 4] = [("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
-const DECIMAL: [(&str, i128); 6] =
-    [("T", 1_000_000_000_000), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1000), ("", 1), ("m", 0)];
+/// The suffixes of quantities with their size, greatest first in each family.
+const BINARY: [(&str, i128); 6] =
+    [("Ei", 1 << 60), ("Pi", 1 << 50), ("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
+const DECIMAL: [(&str, i128); 8] = [
+    ("E", 1_000_000_000_000_000_000),
+    ("P", 1_000_000_000_000_000),
+    ("T", 1_000_000_000_000),
+    ("G", 1_000_000_000),
+    ("M", 1_000_000),
+    ("k", 1000),
+    ("", 1),
+    ("m", 0),
+];
 const BILLION: i128 = 1_000_000_000;
 
 /// A quantity in billionths; `None` if it is none.
 pub(super) fn parse_quantity(text: &str) -> Option<i128> {
+    let (sign, text) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let billionths: i128 = format!("{whole}{fraction:0<9.9}").parse().ok()?;
+    let billionths: i128 = format!("{whole}{fraction:0<9.9}").parse().ok().filter(|_| !number.is_empty())?;
     match BINARY.iter().chain(&DECIMAL).find(|(unit, _)| *unit == suffix)? {
-        ("m", _) => Some(billionths / 1000),
-        (_, size) => Some(billionths * size),
+        ("m", _) => Some(sign * billionths / 1000),
+        (_, size) => Some(sign * billionths * size),
     }
 }
 
@@ -113,6 +139,28 @@ fn normal_quantity(text: &str) -> String {
         (amount % size == 0 && amount != 0).then(|| format!("{}{unit}", amount / size))
     };
     units.iter().find_map(fits).unwrap_or_else(|| (amount / BILLION).to_string())
+}
+
+/// What is wrong with what a pod's containers ask for: the field and why.
+fn unsatisfiable(pod: &Value) -> Option<(String, String)> {
+    let containers = pod["containers"].as_array().map_or(&[][..], Vec::as_slice).iter().enumerate();
+    containers.into_iter().find_map(|(index, container)| {
+        let resources = &container["resources"];
+        let field = |of: &str| format!("spec.template.spec.containers[{index}].resources.{of}");
+        let amounts = |of: &str| resources[of].as_object().cloned().unwrap_or_default();
+        let amount = |value: &Value| value.as_str().and_then(parse_quantity);
+        let negative = ["limits", "requests"].into_iter().find_map(|of| {
+            let (name, value) = amounts(of).into_iter().find(|(_, value)| amount(value) < Some(0))?;
+            Some((format!("{}[{name}]", field(of)), format!("{value}: must be greater than or equal to 0")))
+        });
+        negative.or_else(|| {
+            let limits = amounts("limits");
+            let (name, value) = amounts("requests")
+                .into_iter()
+                .find(|(name, value)| limits.get(name).is_some_and(|limit| amount(value) > amount(limit)))?;
+            Some((field("requests"), format!("{value}: must be less than or equal to {name} limit")))
+        })
+    })
 }
 
 fn port_named_twice(service: &Value) -> Option<(String, String)> {
@@ -184,6 +232,9 @@ fn validate(kind: &Kind, before: Option<&Value>, object: &Value) -> Result<(), R
             let labels = &object["spec"]["template"]["metadata"]["labels"];
             if selector.as_object().is_none_or(|wanted| wanted.iter().any(|(key, value)| labels[key] != *value)) {
                 return refuse_value("spec.template.metadata.labels", "`selector` does not match template `labels`");
+            }
+            if let Some((field, why)) = unsatisfiable(&object["spec"]["template"]["spec"]) {
+                return refuse_value(&field, &why);
             }
         }
         _ => {}
