@@ -8,7 +8,7 @@ use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::apiserver::Server;
-use crate::world::{KINDS, Process, add_registry, cluster, is_long, run_until_quiet, state};
+use crate::world::{KINDS, Process, add_registry, cluster, moments, run_until_quiet, state};
 
 /// Servers as they were before each write, in the order in which the writes came.
 #[derive(Clone, Default)]
@@ -85,7 +85,8 @@ fn sizes(server: &Server) -> BTreeMap<String, i128> {
 async fn check(server: &Server, past: &Past, chapter: &str) -> usize {
     let (present, expected) = (identities(server), state(server));
     let views = past.so_far();
-    for (number, old) in views.iter().enumerate().step_by(if is_long() { 1 } else { 4 }) {
+    for number in moments(views.len(), 8) {
+        let old = &views[number];
         let what = format!("{chapter}, view {number} of {}", views.len());
         let live = server.snapshot();
         let (before, process) = (sizes(&live), Process::reading(old.client(), live.client()));

@@ -13,7 +13,7 @@ use wharf::operator::metrics::Metrics;
 use wharf::telemetry::Health;
 
 use crate::apiserver::{EventFault, Server};
-use crate::world::{add_named_registry, cluster, everybody_else, is_long, run_until_quiet, set_now, settings, state};
+use crate::world::{add_named_registry, cluster, everybody_else, moments, run_until_quiet, set_now, settings, state};
 
 /// A cache that was filled anew just before another one was, and a pass of each kind after that.
 const LONGEST: Duration = Duration::from_secs(5400);
@@ -111,7 +111,7 @@ async fn c3_each_event_lost_cut_off_or_too_late() {
     assert!(events > 30, "only {events} events");
     let (mut runs, mut longest) = (0, Duration::ZERO);
     for fault in [EventFault::Lose, EventFault::Cut, EventFault::Expire] {
-        for event in (0..events).step_by(if is_long() { 1 } else { 7 }) {
+        for event in moments(events, 10) {
             let server = base.snapshot();
             let what = format!("{fault:?} at event {event}");
             let took = with_controllers(&server, async {

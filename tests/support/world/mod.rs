@@ -58,6 +58,16 @@ pub fn is_long() -> bool {
     std::env::var_os("WHARF_TEST_LONG").is_some()
 }
 
+/// Which of so many moments a suite looks at: all of them when long, or else one of every `stride`, each run beginning at another.
+/// Where it began is printed, and `WHARF_TEST_SEED` lets it begin there again.
+pub fn moments(count: usize, stride: usize) -> impl Iterator<Item = usize> {
+    let seed = std::env::var("WHARF_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    let seed: usize = seed.unwrap_or_else(|| usize::from(rand::random::<u8>()));
+    let (first, stride) = if is_long() { (0, 1) } else { (seed % stride, stride) };
+    println!("WHARF_TEST_SEED={seed}: moments {first}, {}, … of {count}", first + stride);
+    (first..count).step_by(stride)
+}
+
 /// The seeds of a suite that walks at random: `few`, a hundred times as many when long, or the one of `WHARF_TEST_SEED`.
 pub fn seeds(few: u64) -> Vec<u64> {
     match std::env::var("WHARF_TEST_SEED").ok().and_then(|text| text.parse().ok()) {
