@@ -7,6 +7,7 @@ use kube::Client;
 use kube::runtime::events::Recorder;
 use tokio::sync::watch;
 
+use super::apis::Apis;
 use super::apply::{Applier, Contests};
 use super::authority::Authority;
 use super::backoff::Backoff;
@@ -28,6 +29,8 @@ pub struct Context {
     pub settings: Settings,
     /// The authority that signs certificates, as last read.
     pub authority: watch::Receiver<Arc<Authority>>,
+    /// Which APIs of other projects there are, as last seen.
+    pub apis: watch::Receiver<Apis>,
     /// The engine that writes children of Registries.
     pub applier: Applier,
     /// The node plan last written.

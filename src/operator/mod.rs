@@ -2,6 +2,7 @@
 //! caches, controllers, and the order in which they stop. It must never be needed by what it made: registries serve and
 //! nodes pull while no operator runs.
 
+pub mod apis;
 pub mod apply;
 pub mod authority;
 pub mod backoff;
@@ -11,6 +12,7 @@ pub mod certificate;
 pub mod context;
 pub mod controllers;
 pub mod front;
+pub mod gateway_api;
 pub mod limits;
 pub mod metrics;
 pub mod node_plan;

@@ -31,6 +31,23 @@ async fn lists_follow_selectors() {
     assert_eq!(maps(&server).get_metadata("b").await.unwrap().types.unwrap().kind, "PartialObjectMetadata");
 }
 
+#[tokio::test]
+async fn discovery_names_what_is_served_and_nothing_else() {
+    let server = Server::new();
+    let groups = || async {
+        let groups = server.client().list_api_groups().await.unwrap().groups;
+        groups.into_iter().map(|group| group.name).collect::<Vec<_>>()
+    };
+    assert!(groups().await.contains(&"gateway.networking.k8s.io".to_owned()));
+    let resources = server.client().list_api_group_resources("apps/v1").await.unwrap().resources;
+    assert_eq!(resources.iter().map(|resource| &resource.name).collect::<Vec<_>>(), ["deployments", "daemonsets"]);
+    for kind in ["HTTPRoute", "BackendTLSPolicy", "Gateway"] {
+        server.withdraw(kind);
+    }
+    assert!(!groups().await.contains(&"gateway.networking.k8s.io".to_owned()));
+    assert_eq!(refusal(server.client().list_api_group_resources("gateway.networking.k8s.io/v1").await).code, 404);
+}
+
 async fn next(events: &mut (impl futures::Stream<Item = kube::Result<WatchEvent<ConfigMap>>> + Unpin)) -> String {
     match timeout(MOMENT, events.next()).await {
         Err(_) => "nothing".to_owned(),

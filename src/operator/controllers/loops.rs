@@ -1,17 +1,20 @@
 //! The loops beside the Registry controller, one for each thing that spans Registries: the authority, the node plan, the
-//! `NodeRuntime`s, the certificates in namespaces, the pull secrets, what volumes hold and what is exposed. None must hold up
-//! another, and each gathers what wakes it before it acts once.
+//! `NodeRuntime`s, the certificates in namespaces, the pull secrets, what volumes hold, what is exposed and which APIs there are.
+//! None must hold up another, and each gathers what wakes it before it acts once.
 
+use std::future::pending;
 use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::pace::{RESYNC, outcome, wait, wait_at_most};
 use super::wakes::{Key, Wakes, key_of};
 use crate::api::Registry;
+use crate::operator::apis::{self, Apis};
 use crate::operator::apply::Applier;
 use crate::operator::authority::{Keeper, Rotation};
 use crate::operator::ca_bundle::{self, Publisher};
@@ -30,6 +33,28 @@ const PLAN_DEBOUNCE: Duration = Duration::from_millis(200);
 const NODE_DEBOUNCE: Duration = Duration::from_secs(2);
 /// How often a rotation is looked at: what moves it on is a report of a node or a Registry's pass.
 const ROTATION_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Looks which APIs of other projects there are. One that came or went concerns the Registries that are exposed.
+pub(super) async fn api_loop(
+    apis: &watch::Sender<Apis>,
+    context: &Context,
+    wakes: &Wakes,
+    shutdown: &CancellationToken,
+) {
+    let mut failures = 0;
+    while !shutdown.is_cancelled() {
+        wait_at_most(apis::INTERVAL, pending(), Duration::ZERO, failures, shutdown).await;
+        let guard = context.metrics.start_pass("apis");
+        let result = apis::look(&context.client, &context.metrics).await;
+        failures = outcome(guard, failures, result.as_ref().err(), "which APIs the cluster serves could not be asked");
+        let differs = |known: &mut Apis| result.is_ok_and(|found| std::mem::replace(known, found) != found);
+        if apis.send_if_modified(differs) {
+            tracing::info!(apis = ?*apis.borrow(), "APIs came or went");
+            let live = context.view.live();
+            wakes.registries.add(live.iter().filter(|registry| registry.spec.expose.is_some()).map(key_of));
+        }
+    }
+}
 
 /// Keeps the authority. What it changes concerns every Registry and the node plan.
 pub(super) async fn authority_loop(keeper: &Keeper, context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {

@@ -6,6 +6,7 @@ mod pace;
 mod registry;
 mod wakes;
 
+use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
@@ -15,9 +16,12 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use self::loops::{authority_loop, ca_bundle_loop, front_loop, node_loop, planner_loop, pull_secret_loop, volume_loop};
+use self::loops::{
+    api_loop, authority_loop, ca_bundle_loop, front_loop, node_loop, planner_loop, pull_secret_loop, volume_loop,
+};
 use self::registry::registry_controller;
 use self::wakes::{Wakes, dispatch};
+use super::apis::{self, Apis};
 use super::apply::{Applier, Contests, MANAGER};
 use super::authority::{self, Authority, Keeper};
 use super::backoff::{Backoff, delay};
@@ -59,7 +63,10 @@ impl Controllers {
     /// When a watch ended for good.
     pub async fn run(self, health: &Health, shutdown: &CancellationToken) -> Result<(), ControllersError> {
         let gate = health.gate("caches");
-        let (view, watches, changes) = View::watch(&self.client);
+        let Some(apis) = self.apis(shutdown).await.map(watch::Sender::new) else {
+            return Ok(());
+        };
+        let (view, watches, changes) = View::watch(&self.client, &apis.subscribe());
         let (plan_sender, plan) = watch::channel(Arc::new(Plan::default()));
         let wakes = Wakes::default();
 
@@ -71,11 +78,12 @@ impl Controllers {
             gate.open();
             tracing::info!("caches filled");
             let authority = watch::Sender::new(Arc::new(authority));
-            let context = Arc::new(self.context(&view, &authority, plan));
+            let context = Arc::new(self.context(&view, &apis, &authority, plan));
             let planner = self.planner(&context, plan_sender);
             let publisher = self.publisher(&context);
             let keeper = self.keeper(&context, authority);
             tokio::join!(
+                api_loop(&apis, &context, &wakes, shutdown),
                 authority_loop(&keeper, &context, &wakes, shutdown),
                 keeper.watch(&wakes.authority, shutdown),
                 registry_controller(context.clone(), wakes.registries.clone(), shutdown),
@@ -95,25 +103,26 @@ impl Controllers {
         }
     }
 
+    /// Which APIs there are; asked until there is an answer or the process stops.
+    async fn apis(&self, shutdown: &CancellationToken) -> Option<Apis> {
+        until_had(shutdown, "which APIs the cluster serves is not known", async || {
+            apis::look(&self.client, &self.metrics).await
+        })
+        .await
+    }
+
     /// The authority; tried until it can be had or the process stops.
     async fn authority(&self, shutdown: &CancellationToken) -> Option<Authority> {
-        let mut failures = 0;
-        loop {
-            match authority::ensure(&self.client, &self.settings.namespace, &self.metrics, Timestamp::now()).await {
-                Ok(authority) => return Some(authority),
-                Err(error) => tracing::error!(%error, "no Registry can be served without an authority"),
-            }
-            failures += 1;
-            tokio::select! {
-                () = sleep(delay(failures, rand::random())) => {}
-                () = shutdown.cancelled() => return None,
-            }
-        }
+        until_had(shutdown, "no Registry can be served without an authority", async || {
+            authority::ensure(&self.client, &self.settings.namespace, &self.metrics, Timestamp::now()).await
+        })
+        .await
     }
 
     fn context(
         &self,
         view: &View,
+        apis: &watch::Sender<Apis>,
         authority: &watch::Sender<Arc<Authority>>,
         plan: watch::Receiver<Arc<Plan>>,
     ) -> Context {
@@ -123,6 +132,7 @@ impl Controllers {
             view: view.clone(),
             settings: self.settings.clone(),
             authority: authority.subscribe(),
+            apis: apis.subscribe(),
             applier: Applier::new(self.client.clone(), MANAGER, self.metrics.clone()),
             plan,
             recorder: Recorder::new(self.client.clone(), reporter),
@@ -170,6 +180,26 @@ impl Controllers {
             plan: context.plan.clone(),
             authority,
             warned: Mutex::default(),
+        }
+    }
+}
+
+/// What the controllers cannot begin without; tried more and more seldom until it can be had or the process stops.
+async fn until_had<T, E: Display>(
+    shutdown: &CancellationToken,
+    lack: &str,
+    attempt: impl AsyncFn() -> Result<T, E>,
+) -> Option<T> {
+    let mut failures = 0;
+    loop {
+        match attempt().await {
+            Ok(had) => return Some(had),
+            Err(error) => tracing::error!(%error, "{lack}"),
+        }
+        failures += 1;
+        tokio::select! {
+            () = sleep(delay(failures, rand::random())) => {}
+            () = shutdown.cancelled() => return None,
         }
     }
 }

@@ -17,13 +17,15 @@ use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub use self::change::Change;
 use self::change::{account_changes, child_changes, config_map_changes, registry_changes, service_changes};
-use self::feed::feed;
+use self::feed::{Served, feed, feed_while_served};
 use self::trim::{trim, trim_bundle, trim_claim, trim_ingress, trim_namespace};
+use super::apis::Apis;
 use super::ca_bundle;
+use super::gateway_api::{BackendTlsPolicy, HttpRoute};
 use crate::api::{NodeRuntime, NodeRuntimeStatus, Registry, labels};
 
 /// How many changes may wait for a controller before the watches are held back.
@@ -87,6 +89,10 @@ caches! {
     ingresses: Ingress,
     /// The cluster's ingress classes.
     ingress_classes: IngressClass,
+    /// HTTP routes that Wharf made; none while the cluster does not serve them.
+    http_routes: HttpRoute,
+    /// Policies for TLS with backends that Wharf made; none while the cluster does not serve them.
+    backend_tls_policies: BackendTlsPolicy,
     /// Network policies that Wharf made.
     network_policies: NetworkPolicy,
     /// Service accounts that Wharf made.
@@ -105,8 +111,11 @@ caches! {
 
 impl View {
     /// Starts the watches. The returned future runs them and must be polled for as long as the view is used; the
-    /// receiver gets every change.
-    pub fn watch(client: &Client) -> (Self, impl Future<Output = ()> + Send + 'static, mpsc::Receiver<Change>) {
+    /// receiver gets every change. Kinds that the cluster may lack are watched while `apis` says that they are there.
+    pub fn watch(
+        client: &Client,
+        apis: &watch::Receiver<Apis>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static, mpsc::Receiver<Change>) {
         let (view, writers) = Self::empty();
         let (sender, receiver) = mpsc::channel(QUEUE);
         let everything = watcher::Config::default().page_size(PAGE);
@@ -114,6 +123,8 @@ impl View {
         let config_maps = everything.clone().labels(labels::MANAGED_CONFIG_MAPS_SELECTOR);
         let ca_bundles = everything.clone().fields(&format!("metadata.name={}", ca_bundle::NAME));
         let attached = everything.clone().labels(labels::HAS_PULL_SECRETS);
+        let routes = Served { apis: apis.clone(), is_served: |apis| apis.http_routes };
+        let policies = Served { apis: apis.clone(), is_served: |apis| apis.backend_tls_policies };
         let all = futures::future::join_all([
             feed(client, writers.registries, everything.clone(), trim, sender.clone(), registry_changes),
             feed(client, writers.deployments, managed.clone(), trim, sender.clone(), child_changes),
@@ -126,6 +137,8 @@ impl View {
             feed(client, writers.ingresses, everything.clone(), trim_ingress, sender.clone(), child_changes),
             // A Registry that is not exposed yet looks again by itself.
             feed(client, writers.ingress_classes, everything.clone(), trim, sender.clone(), |_| Vec::new()),
+            feed_while_served(client, writers.http_routes, managed.clone(), routes, sender.clone()),
+            feed_while_served(client, writers.backend_tls_policies, managed.clone(), policies, sender.clone()),
             feed(client, writers.network_policies, managed.clone(), trim, sender.clone(), child_changes),
             feed(client, writers.service_accounts, managed, trim, sender.clone(), child_changes),
             feed(client, writers.attached_accounts, attached, trim, sender.clone(), account_changes),

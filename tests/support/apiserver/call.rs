@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use http::request::Parts;
 use serde_json::{Value, json};
 
-use super::kinds::Kind;
+use super::kinds::{Kind, discovered};
 use super::ownership::{self, Manager};
 use super::refusal::{Refusal, conflict, invalid, not_found, refuse};
 use super::selection::Selection;
@@ -26,6 +26,8 @@ pub(super) struct Call {
     content_type: String,
     /// Whether only the metadata is asked for.
     pub(super) metadata_only: bool,
+    /// The answer, if what is asked is which kinds there are.
+    discovery: Option<Value>,
 }
 
 impl Call {
@@ -37,6 +39,11 @@ impl Call {
             ["api", version, rest @ ..] => ((*version).to_owned(), rest),
             ["apis", group, version, rest @ ..] => (format!("{group}/{version}"), rest),
             _ => (String::new(), &[][..]),
+        };
+        let discovery = match steps.as_slice() {
+            ["apis"] => discovered(kinds, None),
+            ["apis", group, version] => discovered(kinds, Some(&format!("{group}/{version}"))),
+            _ => None,
         };
         let mut namespace = "";
         if let ["namespaces", within, inner @ ..] = rest
@@ -54,6 +61,7 @@ impl Call {
         let query = decode_query(parts.uri.query().unwrap_or_default());
         let watches = matches!(query.get("watch").map(String::as_str), Some("true" | "1"));
         let verb = match parts.method.as_str() {
+            "GET" if discovery.is_some() => "get",
             "GET" if watches => "watch",
             "GET" if step(1).is_empty() => "list",
             "GET" => "get",
@@ -73,6 +81,7 @@ impl Call {
             body: serde_json::from_slice(body).unwrap_or_default(),
             content_type: header("content-type"),
             metadata_only: header("accept").contains("as=PartialObjectMetadata"),
+            discovery,
         }
     }
 
@@ -87,6 +96,9 @@ impl Call {
 
     /// Carries the request out: the code and the body of the answer.
     pub(super) fn execute(&self, store: &mut Store) -> Result<(u16, Value), Refusal> {
+        if let Some(document) = &self.discovery {
+            return Ok((200, document.clone()));
+        }
         let kind = self.kind()?;
         let key: Key = (kind.resource(), self.namespace.clone(), self.name.clone());
         let live = || store.objects.get(&key).cloned();

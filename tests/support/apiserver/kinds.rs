@@ -8,11 +8,19 @@ use k8s_openapi::api::{
     apps::v1 as apps, coordination::v1 as coordination, core::v1 as core, events::v1 as events,
     networking::v1 as networking,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use kube::CustomResource;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use wharf::operator::gateway_api::{self, BackendTlsPolicy, Gateway, HttpRoute};
 
 /// Reads a value as its type and writes it back, which drops what the type does not know.
 type Decode = fn(Value) -> serde_json::Result<Value>;
+
+/// A certificate of cert-manager. The operator never asks for one, only whether they are served.
+#[derive(CustomResource, Clone, Debug, Deserialize, Serialize)]
+#[kube(group = "cert-manager.io", version = "v1", kind = "Certificate", namespaced, schema = "disabled")]
+#[serde(transparent)]
+pub struct CertificateSpec(Value);
 
 /// One served kind.
 #[derive(Clone)]
@@ -42,7 +50,7 @@ impl Kind {
             plural: K::plural(&()).into_owned(),
             namespaced: TypeId::of::<K::Scope>() != TypeId::of::<ClusterResourceScope>(),
             has_status,
-            custom: K::group(&()) == wharf::api::GROUP,
+            custom: [wharf::api::GROUP, gateway_api::GROUP, "cert-manager.io"].contains(&&*K::group(&())),
             decode: |value| serde_json::from_value::<K>(value).and_then(serde_json::to_value),
         }
     }
@@ -80,9 +88,38 @@ pub(super) fn served() -> Vec<Kind> {
         Kind::of::<networking::IngressClass>(false),
         Kind::of::<k8s_openapi::api::storage::v1::CSIDriver>(false),
         Kind::of::<k8s_openapi::api::storage::v1::StorageClass>(false),
+        Kind::of::<HttpRoute>(true),
+        Kind::of::<BackendTlsPolicy>(true),
+        Kind::of::<Gateway>(true),
+        Kind::of::<Certificate>(false),
         Kind::of::<wharf::api::Registry>(true),
         Kind::of::<wharf::api::NodeRuntime>(true),
     ]
+}
+
+/// What discovery says of groups, or of one version of a group; nothing of one that is not served.
+pub(super) fn discovered(kinds: &[Kind], version: Option<&str>) -> Option<Value> {
+    let Some(version) = version else {
+        let mut groups: Vec<Value> = Vec::new();
+        for kind in kinds.iter().filter(|kind| !kind.group.is_empty()) {
+            let version = json!({"groupVersion": kind.api_version, "version": kind.api_version.rsplit('/').next()});
+            let group = json!({"name": kind.group, "versions": [version], "preferredVersion": version});
+            if !groups.contains(&group) {
+                groups.push(group);
+            }
+        }
+        return Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}));
+    };
+    let of_version = kinds.iter().filter(|kind| kind.api_version == version);
+    let resources: Vec<Value> = of_version
+        .map(|kind| {
+            json!({
+                "name": kind.plural, "singularName": "", "namespaced": kind.namespaced, "kind": kind.name, "verbs": ["get", "list"],
+            })
+        })
+        .collect();
+    let list = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources});
+    (!resources.is_empty()).then_some(list)
 }
 
 /// How a list or a map is merged, and so what one manager can own of it.

@@ -12,11 +12,13 @@ use kube::runtime::watcher::Event;
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use wharf::api::{NodeRuntime, Registry, labels};
+use wharf::operator::apis::Apis;
 use wharf::operator::ca_bundle;
+use wharf::operator::gateway_api::{BackendTlsPolicy, HttpRoute};
 use wharf::operator::view::View;
 
 /// The caches as a process would have them that has read everything just now; `None` when it cannot read.
-pub async fn view(client: &Client) -> Option<View> {
+pub async fn view(client: &Client, apis: Apis) -> Option<View> {
     let (view, writers) = View::empty();
     let managed = ListParams::default().labels(labels::MANAGED_SELECTOR);
     let everything = ListParams::default();
@@ -32,6 +34,12 @@ pub async fn view(client: &Client) -> Option<View> {
     fill::<PodDisruptionBudget>(client, writers.disruption_budgets, &managed).await?;
     fill::<Ingress>(client, writers.ingresses, &everything).await?;
     fill::<IngressClass>(client, writers.ingress_classes, &everything).await?;
+    if apis.http_routes {
+        fill::<HttpRoute>(client, writers.http_routes, &managed).await?;
+    }
+    if apis.backend_tls_policies {
+        fill::<BackendTlsPolicy>(client, writers.backend_tls_policies, &managed).await?;
+    }
     fill::<NetworkPolicy>(client, writers.network_policies, &managed).await?;
     fill::<ServiceAccount>(client, writers.service_accounts, &managed).await?;
     fill::<ServiceAccount>(client, writers.attached_accounts, &ListParams::default().labels(labels::HAS_PULL_SECRETS))

@@ -13,6 +13,7 @@ use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use wharf::operator::apis::{self, Apis};
 use wharf::operator::apply::{Applier, Contests, MANAGER};
 use wharf::operator::authority::Keeper;
 use wharf::operator::backoff::Backoff;
@@ -37,7 +38,7 @@ pub const OVERLAP: Duration = Duration::from_secs(14 * 24 * 3600);
 /// More rounds than any run needs.
 const ROUNDS: usize = 40;
 
-pub const KINDS: [&str; 13] = [
+pub const KINDS: [&str; 15] = [
     "Registry",
     "Service",
     "Deployment",
@@ -47,6 +48,8 @@ pub const KINDS: [&str; 13] = [
     "ServiceAccount",
     "PodDisruptionBudget",
     "Ingress",
+    "HTTPRoute",
+    "BackendTLSPolicy",
     "NetworkPolicy",
     "NodeRuntime",
     "Node",
@@ -116,6 +119,8 @@ pub struct Process {
     /// What the caches are filled through.
     reader: Client,
     plan: watch::Sender<Arc<Plan>>,
+    /// Which APIs there are, once they were looked for.
+    apis: Mutex<Option<Apis>>,
     metrics: Metrics,
     registries: Applier,
     node_plan: Applier,
@@ -143,6 +148,7 @@ impl Process {
         Self {
             reader,
             plan: watch::channel(Arc::new(Plan::default())).0,
+            apis: Mutex::default(),
             registries: applier(MANAGER),
             node_plan: applier("wharf/node-plan"),
             node_runtimes: applier("wharf/node-runtime"),
@@ -159,8 +165,13 @@ impl Process {
     /// Every controller looks once at everything. Failures are left to the next round, as in the real process; they are
     /// given back.
     pub async fn round(&self) -> Vec<String> {
-        let Some(view) = view(&self.reader).await else { return vec!["the caches cannot be filled".to_owned()] };
         let mut failures = Vec::new();
+        match apis::look(&self.client, &self.metrics).await {
+            Ok(found) => *self.apis.lock().unwrap() = Some(found),
+            Err(error) => failures.push(error.to_string()),
+        }
+        let Some(apis) = *self.apis.lock().unwrap() else { return failures };
+        let Some(view) = view(&self.reader, apis).await else { return vec!["the caches cannot be filled".to_owned()] };
         let authority = match authority::ensure(&self.client, "wharf-system", &self.metrics, now()).await {
             Ok(authority) => authority,
             Err(error) => return vec![error.to_string()],
@@ -206,6 +217,7 @@ impl Process {
             view: view.clone(),
             settings: Settings { limits: self.limits.clone(), ..settings() },
             authority: authority.subscribe(),
+            apis: watch::Sender::new(apis).subscribe(),
             applier: self.registries.clone(),
             plan: self.plan.subscribe(),
             recorder,
