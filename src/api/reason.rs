@@ -86,10 +86,16 @@ pub const NO_AGENTS: &str = "NoAgents";
 
 /// An upload from beyond the cluster went through.
 pub const PROVEN: &str = "Proven";
-/// Another Ingress, or an older Registry, has the host: a further name, or that of an Ingress.
+/// Another Ingress, or an older Registry, has the host: a further name, or that of a way in from beyond the cluster.
 pub const HOST_TAKEN: &str = "HostTaken";
 /// The ingress class that is asked for does not exist, or there is no default one.
 pub const INGRESS_CLASS_MISSING: &str = "IngressClassMissing";
+/// The cluster lacks the Gateway API, or a part of it.
+pub const GATEWAY_API_MISSING: &str = "GatewayApiMissing";
+/// A controller of a Gateway objects to the route or the policy, or none has accepted the route.
+pub const ROUTE_NOT_ACCEPTED: &str = "RouteNotAccepted";
+/// A certificate is to come from cert-manager, which the cluster does not have.
+pub const CERT_MANAGER_MISSING: &str = "CertManagerMissing";
 /// Nobody has given an address yet by which the registry could be reached.
 pub const ADDRESS_PENDING: &str = "AddressPending";
 /// The front does not answer at its address.

@@ -36,6 +36,17 @@ fn wrong_registries_are_refused_with_a_sentence_that_helps() {
         ("team", "{serviceAccount: {annotations: {wharf.dev/intent: z}}}", "are set by Wharf"),
         ("team", "{expose: {service: {annotations: {wharf.dev/intent: z}}}}", "are set by Wharf"),
         ("team", "{expose: {ingress: {host: a.example.com, annotations: {wharf.dev/intent: z}}}}", "are set by Wharf"),
+        (
+            "team",
+            "{expose: {gateway: {host: a.example.com, parentRefs: [{name: a}, {name: a, sectionName: b}]}}}",
+            "must be another Gateway, or another listener",
+        ),
+        ("team", "{expose: {gateway: {host: a.example.com, parentRefs: [{name: a, namespace: A}]}}}", "namespace"),
+        (
+            "team",
+            "{expose: {gateway: {host: a.example.com, parentRefs: [{name: a}]}, tls: {secretRef: {name: a}}}}",
+            "a Gateway has its own on its listener",
+        ),
         ("1team", "{}", "metadata.name must be a DNS label"),
         ("team.a", "{}", "metadata.name must be a DNS label"),
         (&long, "{}", "metadata.name must be a DNS label"),

@@ -4,7 +4,7 @@
 use crate::support::{Namespace, Outcome, attempt, eventually, get, kubectl, run};
 
 /// A spec, the right that it takes (verb, resource, name), and the field that the refusal names.
-const CASES: [(&str, (&str, &str, &str), &str); 13] = [
+const CASES: [(&str, (&str, &str, &str), &str); 14] = [
     (
         "{expose: {ingress: {host: a.example.com}}}",
         ("create", "ingresses.networking.k8s.io", ""),
@@ -13,6 +13,11 @@ const CASES: [(&str, (&str, &str, &str), &str); 13] = [
     (
         "{expose: {gateway: {host: a.example.com, parentRefs: [{name: front}]}}}",
         ("create", "httproutes.gateway.networking.k8s.io", ""),
+        "spec.expose.gateway",
+    ),
+    (
+        "{expose: {gateway: {host: a.example.com, parentRefs: [{name: front, namespace: infra}]}}}",
+        ("create", "backendtlspolicies.gateway.networking.k8s.io", ""),
         "spec.expose.gateway",
     ),
     ("{expose: {service: {type: NodePort}}}", ("create", "services", ""), "spec.expose.service"),

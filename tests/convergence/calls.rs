@@ -106,11 +106,23 @@ async fn c4_of_a_new_registry() {
     check(&cluster(&json!({"storage": {"deletionPolicy": "Delete"}}))).await;
 }
 
-/// A run with every kind of write that is no first apply: a child that nobody wants any more, a pull secret to take off, a
+#[tokio::test(start_paused = true)]
+async fn c4_of_a_new_way_in() {
+    let server = cluster(&json!({}));
+    run_until_quiet(&server, &server.connect()).await;
+    server.set("Registry", "platform", "team", |registry| {
+        registry["spec"]["expose"] =
+            json!({"gateway": {"host": "images.example.com", "parentRefs": [{"name": "front"}]}});
+    });
+    check(&server).await;
+}
+
+/// A run with every kind of write that is no first apply: children that nobody wants any more, a pull secret to take off, a
 /// finalizer to take off, a volume to grow, a child to put right, a node that is new.
 #[tokio::test(start_paused = true)]
 async fn c4_of_a_change() {
-    let server = cluster(&json!({"storage": {"deletionPolicy": "Delete"}}));
+    let exposed = json!({"gateway": {"host": "images.example.com", "parentRefs": [{"name": "front"}]}});
+    let server = cluster(&json!({"storage": {"deletionPolicy": "Delete"}, "expose": exposed}));
     run_until_quiet(&server, &server.connect()).await;
     let registry = server.set("Registry", "platform", "team", |registry| {
         registry["spec"] = json!({
@@ -135,6 +147,8 @@ async fn c4_of_a_change() {
     let clean = server.snapshot();
     run_until_quiet(&clean, &clean.connect()).await;
     assert!(clean.get("ConfigMap", "platform", "team-of-an-older-version").is_none());
+    assert!(server.get("HTTPRoute", "platform", "team-registry").is_some());
+    assert!(clean.get("HTTPRoute", "platform", "team-registry").is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -111,3 +111,34 @@ async fn an_old_view_is_no_other_writer() {
     assert!(!is_spoilt(&server));
     assert_ne!(ready(&server)["reason"], "Contested");
 }
+
+/// What leads in from beyond the cluster is none of the registry's own: it stays ready.
+#[tokio::test(start_paused = true)]
+async fn a_contested_way_in_leaves_the_registry_ready() {
+    let server = cluster(&json!({"expose": {"gateway": {"host": "a.example.com", "parentRefs": [{"name": "front"}]}}}));
+    let process = Process::start(server.client());
+    process.until_quiet(&server).await;
+    let exposed = |server: &Server| {
+        let registry = server.get("Registry", "platform", "team").unwrap();
+        let conditions = registry["status"]["conditions"].as_array().unwrap().clone();
+        conditions.into_iter().find(|condition| condition["type"] == "Exposed").unwrap()
+    };
+    for _round in 0..6 {
+        server.set("HTTPRoute", "platform", "team-registry", |route| route["spec"]["hostnames"] = json!(["theirs"]));
+        advance(MINUTE).await;
+        process.round().await;
+        everybody_else(&server);
+    }
+    assert_eq!(
+        (ready(&server)["reason"].clone(), exposed(&server)["reason"].clone()),
+        (json!("Ready"), json!("Contested"))
+    );
+    let said = exposed(&server)["message"].as_str().unwrap().to_owned();
+    assert!(said.contains("spec.hostnames") && said.contains("HTTPRoute"), "{said}");
+    for _minute in 0..11 {
+        advance(MINUTE).await;
+        process.round().await;
+        everybody_else(&server);
+    }
+    assert_eq!(exposed(&server)["reason"], "Progressing", "{}", exposed(&server));
+}

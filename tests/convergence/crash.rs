@@ -82,6 +82,17 @@ async fn c1_with_the_delete_policy() {
 }
 
 #[tokio::test]
+async fn c1_with_every_way_in() {
+    let parents = json!([{"name": "front", "namespace": "infra", "sectionName": "https"}]);
+    check(json!({"expose": {
+        "ingress": {"host": "images.example.com"},
+        "gateway": {"host": "images.example.com", "parentRefs": parents},
+        "service": {"type": "NodePort"},
+    }}))
+    .await;
+}
+
+#[tokio::test]
 async fn c1_with_further_names_and_certificates_for_namespaces() {
     check(json!({"hosts": ["images.example.com"], "caBundle": {"namespaceSelector": {}}})).await;
 }

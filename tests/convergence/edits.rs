@@ -9,7 +9,7 @@ use crate::world::{KINDS, Process, cluster, everybody_else, run_until_quiet, sta
 /// What somebody does to a child that Wharf wants otherwise; by kind, for every child of that kind.
 type Edit = (&'static str, &'static str, fn(&mut Value));
 
-const EDITS: [Edit; 15] = [
+const EDITS: [Edit; 21] = [
     ("Service", "a port", |service| service["spec"]["ports"][0]["port"] = json!(444)),
     ("Service", "another selector", |service| service["spec"]["selector"] = json!({"app": "theirs"})),
     ("Service", "a second port", |service| {
@@ -37,6 +37,14 @@ const EDITS: [Edit; 15] = [
     ("ServiceAccount", "a token", |account| account["automountServiceAccountToken"] = json!(true)),
     ("PodDisruptionBudget", "a looser budget", |budget| budget["spec"]["maxUnavailable"] = json!(16)),
     ("PersistentVolumeClaim", "no mark", |claim| claim["metadata"]["annotations"] = Value::Null),
+    ("Ingress", "another host", |ingress| ingress["spec"]["rules"][0]["host"] = json!("theirs.example.com")),
+    ("HTTPRoute", "another host", |route| route["spec"]["hostnames"] = json!(["theirs.example.com"])),
+    ("HTTPRoute", "another Gateway", |route| route["spec"]["parentRefs"][0]["name"] = json!("theirs")),
+    ("HTTPRoute", "no requests", |route| route["spec"]["rules"][0]["backendRefs"][0]["weight"] = json!(0)),
+    ("BackendTLSPolicy", "another authority", |policy| {
+        policy["spec"]["validation"]["caCertificateRefs"][0]["name"] = json!("theirs");
+    }),
+    ("BackendTLSPolicy", "another name", |policy| policy["spec"]["validation"]["hostname"] = json!("theirs")),
     ("NodeRuntime", "no labels", |runtime| runtime["metadata"]["labels"] = Value::Null),
     // The caches select on our labels: without them a child is in none.
     ("*", "no labels", |object| {
@@ -61,7 +69,11 @@ fn children(server: &Server) -> Vec<(&'static str, String, String)> {
 
 async fn converged() -> Server {
     let server = cluster(&json!({"engine": "Distribution", "replicas": 2, "storage": {"s3": {"bucket": "images"}}}));
-    crate::world::add_named_registry(&server, "second", &json!({}));
+    let exposed = json!({
+        "ingress": {"host": "images.example.com"},
+        "gateway": {"host": "images.example.com", "parentRefs": [{"name": "front"}]},
+    });
+    crate::world::add_named_registry(&server, "second", &json!({ "expose": exposed }));
     run_until_quiet(&server, &server.connect()).await;
     server
 }

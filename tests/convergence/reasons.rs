@@ -1,6 +1,7 @@
 //! C7: valid nonsense and a cluster that lacks something. Every reason that a condition of a Registry can carry is produced
 //! here, by what brings it about in a cluster: what ran goes on, the status comes to rest, and it heals when the cause goes.
 
+mod exposure;
 mod storage;
 
 use std::collections::BTreeSet;
@@ -192,10 +193,9 @@ fn change_under(server: &Server, code: u16, reason: &'static str) {
 }
 
 fn cases() -> Vec<Case> {
-    [storage::cases(), storage::cases_from_the_start(), pod_cases(), other_cases(), nonsense()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let all =
+        [storage::cases(), storage::cases_from_the_start(), pod_cases(), other_cases(), nonsense(), exposure::cases()];
+    all.into_iter().flatten().collect()
 }
 
 /// Conditions by type, as `status/reason`.
@@ -237,8 +237,8 @@ async fn check(case: &Case) {
     let (found, message) = told(&server, kind);
     assert_eq!(found, expected, "{message}");
     assert!(!message.is_empty(), "{reason} says nothing");
-    // What only tells of the nodes, or of something that works all the same, does not make the Registry unready.
-    if status == "False" && kind != "NodesConfigured" {
+    // What only tells of the nodes, of beyond the cluster, or of something that works all the same, leaves the Registry ready.
+    if status == "False" && !["NodesConfigured", "Exposed"].contains(&kind) {
         assert_eq!(told(&server, "Ready").0, format!("False/{reason}"), "{}", told(&server, "Ready").1);
     }
     if let Some(running) = running {
@@ -252,6 +252,7 @@ async fn check(case: &Case) {
     process.until_quiet(&server).await;
     let (ready, message) = told(&server, "Ready");
     assert_eq!(ready, "True/Ready", "{reason} does not heal: {message}");
+    assert!(kind != "Exposed" || told(&server, kind).0 != expected, "{reason} does not heal");
 }
 
 #[tokio::test]

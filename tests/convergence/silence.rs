@@ -15,6 +15,7 @@ async fn c5_after_convergence_nothing_is_written() {
         json!({"podTemplate": {"resources": {"requests": {"cpu": "1000m", "memory": "1024Mi"}}, "labels": {"a": "b"}}}),
         json!({"storage": {"claim": {"storageClassName": "missing"}}}),
         json!({"pullSecrets": {"serviceAccounts": ["missing"]}}),
+        json!({"expose": {"gateway": {"host": "images.example.com", "parentRefs": [{"name": "front", "namespace": "infra"}]}}}),
         json!({"expose": {"ingress": {"host": "images.example.com"}, "service": {"type": "NodePort", "annotations": {"a": "b"}}}}),
     ] {
         let server = cluster(&spec);

@@ -84,7 +84,7 @@ fn spec(random: &mut StdRng, place: Place, size: &mut u32) -> Value {
 /// Hosts of Ingresses; the last one is somebody else's.
 const HOSTS: [&str; 3] = ["front.example.com", "other.example.com", "theirs.example.com"];
 
-/// An Ingress, a Service or both, by which a Registry is reached from beyond the cluster.
+/// An Ingress, a Service, a Gateway or several of them, by which a Registry is reached from beyond the cluster.
 fn expose(random: &mut StdRng) -> Value {
     let mut expose = json!({});
     let which = random.random_range(0..3);
@@ -111,6 +111,14 @@ fn expose(random: &mut StdRng) -> Value {
         if random.random_bool(0.4) {
             expose["service"]["annotations"] = json!({"example.com/zone": "outer"});
         }
+    }
+    if random.random_bool(0.3) {
+        let parents = match random.random_range(0..3) {
+            0 => json!([{"name": "front"}]),
+            1 => json!([{"name": "front", "namespace": "infra", "sectionName": "https"}]),
+            _ => json!([{"name": "front"}, {"name": "other", "namespace": "infra"}]),
+        };
+        expose["gateway"] = json!({"host": HOSTS[random.random_range(0..HOSTS.len())], "parentRefs": parents});
     }
     expose
 }

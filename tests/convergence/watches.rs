@@ -22,19 +22,25 @@ const STEP: Duration = Duration::from_secs(2);
 /// A Registry that serves.
 async fn converged() -> Server {
     set_now(Timestamp::now());
-    let server = cluster(&json!({}));
+    let server = cluster(&json!({"expose": through("front")}));
     run_until_quiet(&server, &server.connect()).await;
     server
+}
+
+/// A way in through a Gateway. Its host is an address where nobody can answer, because the controllers call it.
+fn through(gateway: &str) -> Value {
+    json!({"gateway": {"host": "255.255.255.255", "parentRefs": [{"name": gateway}]}})
 }
 
 /// What happens while the watches run: objects come, change and go.
 fn stir(server: &Server) {
     server.set("Registry", "platform", "team", |registry| {
-        registry["spec"]["podTemplate"] = json!({"labels": {"a": "b"}});
+        registry["spec"] = json!({"podTemplate": {"labels": {"a": "b"}}, "expose": through("other")});
         registry["metadata"]["generation"] = json!(2);
     });
     add_named_registry(server, "second", &json!({"pullSecrets": {"serviceAccounts": []}}));
     server.remove("Secret", "platform", "team-pull");
+    server.remove("BackendTLSPolicy", "platform", "team-registry");
     server.set("Service", "platform", "team", |service| service["spec"]["selector"] = json!({"app": "theirs"}));
     server.remove("Node", "", "b");
     server.add(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "c", "labels": {"kubernetes.io/os": "linux"}}}));
@@ -190,6 +196,67 @@ async fn a_definition_that_is_taken_away() {
             assert_eq!(registry["status"]["conditions"][0]["status"], "True", "{kinds:?}: {registry:#}");
             assert_eq!(kept(&server).0, before.0, "{kinds:?}: the claim is another one");
             assert_eq!(server.list("NodeRuntime").len(), 2);
+        })
+        .await;
+    }
+}
+
+/// The Gateway API is installed while the operator runs, taken away, and installed again: it is told, what it brings about is
+/// made and goes with it, and nothing is asked of it while it is not there.
+#[tokio::test(start_paused = true)]
+async fn an_api_that_comes_goes_and_comes_again() {
+    let server = converged().await;
+    let made = |server: &Server| {
+        ["HTTPRoute", "BackendTLSPolicy"].map(|kind| server.get(kind, "platform", "team-registry").is_some())
+    };
+    let told = |server: &Server| {
+        let registry = server.get("Registry", "platform", "team").unwrap();
+        let conditions = registry["status"]["conditions"].as_array().unwrap().clone();
+        let reason_of = |kind: &str| {
+            let found = conditions.iter().find(|condition| condition["type"] == kind).unwrap();
+            found["reason"].as_str().unwrap().to_owned()
+        };
+        (reason_of("Ready"), reason_of("Exposed"))
+    };
+    let missing = ("Ready".to_owned(), "GatewayApiMissing".to_owned());
+    let of_the_api = |server: &Server| {
+        let requests = server.requests();
+        requests.iter().filter(|request| request.outcome == Some(404) && request.resource.is_empty()).count()
+    };
+    for kinds in [&["HTTPRoute", "BackendTLSPolicy", "Gateway"][..], &["BackendTLSPolicy"]] {
+        let server = server.snapshot();
+        let withdraw = || {
+            for kind in kinds {
+                server.withdraw(kind);
+            }
+        };
+        withdraw();
+        with_controllers(&server, async {
+            sleep(Duration::from_secs(600)).await;
+            assert_eq!(told(&server), missing, "{kinds:?}");
+            assert_eq!(of_the_api(&server), 0, "{kinds:?}");
+            server.serve_all();
+            sleep(Duration::from_secs(60)).await;
+            assert_eq!(made(&server), [true, true], "{kinds:?}");
+            assert_ne!(told(&server), missing, "{kinds:?}");
+            withdraw();
+            sleep(Duration::from_secs(60)).await;
+            assert_eq!(told(&server), missing, "{kinds:?}");
+            // What is wanted stays, as far as it is served.
+            assert_eq!(made(&server), [kinds.len() == 1, false], "{kinds:?}");
+            let before = of_the_api(&server);
+            assert!(before < 30, "{kinds:?}: {before} requests until it was found out");
+            sleep(Duration::from_secs(3600)).await;
+            assert_eq!(of_the_api(&server), before, "{kinds:?}");
+            server.serve_all();
+            sleep(Duration::from_secs(60)).await;
+            assert_eq!(made(&server), [true, true], "{kinds:?}");
+            // It is watched again.
+            server
+                .set("HTTPRoute", "platform", "team-registry", |route| route["spec"]["hostnames"] = json!(["theirs"]));
+            sleep(Duration::from_secs(10)).await;
+            let route = server.get("HTTPRoute", "platform", "team-registry").unwrap();
+            assert_eq!(route["spec"]["hostnames"], json!(["255.255.255.255"]), "{kinds:?}");
         })
         .await;
     }

@@ -112,9 +112,11 @@ pub enum IngressPreset {
     None,
 }
 
-/// An `HTTPRoute`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+/// An `HTTPRoute`, and a `BackendTLSPolicy` by which the Gateway speaks TLS with the registry. Both need the Gateway API, version
+/// 1.4 or later. The certificate for the host is the Gateway's own, on its listener.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, KubeSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("self.parentRefs.all(a, self.parentRefs.exists_one(b, a.name == b.name && (has(a.__namespace__) ? a.__namespace__ : '') == (has(b.__namespace__) ? b.__namespace__ : '') && (!has(a.sectionName) || !has(b.sectionName) || a.sectionName == b.sectionName)))", "each of parentRefs must be another Gateway, or another listener: of one Gateway either all listeners, once, or several by sectionName"))]
 pub struct GatewayExposure {
     /// The name by which clients call, such as `images.example.com`.
     #[schemars(schema_with = "super::super::schema::host_name")]
@@ -132,13 +134,17 @@ pub struct ParentReference {
     /// The Gateway's name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// The Gateway's namespace; this Registry's without it.
+    /// The Gateway's namespace; this Registry's without it. Whether routes of this Registry's namespace are taken, the Gateway
+    /// decides (`allowedRoutes` of its listener).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub namespace: Option<String>,
-    /// One listener of the Gateway; all without it.
+    /// One listener of the Gateway, best the one that speaks HTTPS; all without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub section_name: Option<String>,
 }
 

@@ -7,6 +7,7 @@
 //! | the verdict on a front | this loop: when its inputs change, soon after a failure and once more after a first success, else every ten minutes | the status keeps its word until the next proof |
 //! | an upload that could not be settled | the next proof, which begins no other before | the engine purges it after a week; a blob is deleted by the next proof |
 
+mod gateways;
 pub mod probe;
 mod target;
 pub mod trust;
@@ -164,7 +165,13 @@ async fn round(context: &Context) -> Result<Vec<ObjectRef<Registry>>, CallError>
     let (trust, nodes) = (&trust, &nodes);
     let keys = futures::stream::iter(jobs)
         .map(async |job| {
-            let mut reachable = job.front.clone();
+            let mut reachable = match gateways::located(context, &job.registry, &job.front).await {
+                Ok(located) => located,
+                Err(error) => {
+                    tracing::warn!(%error, "a front could not be proven; it is tried again");
+                    return None;
+                }
+            };
             if is_node_port(&job.registry, job.front.way) {
                 reachable.addresses.clone_from(nodes);
             }

@@ -7,6 +7,8 @@ use kube::ResourceExt;
 
 use crate::api::registry::ServiceType;
 use crate::api::{Registry, labels};
+use crate::operator::call::Target;
+use crate::operator::gateway_api::{self, HttpRoute};
 use crate::operator::registry::names::{Names, SERVICE_PORT};
 use crate::operator::view::{View, cached};
 
@@ -15,6 +17,8 @@ use crate::operator::view::{View, cached};
 pub enum Way {
     /// Through an ingress controller.
     Ingress,
+    /// Through a Gateway.
+    Gateway,
     /// Straight to the pods, by a Service.
     Service,
 }
@@ -25,7 +29,20 @@ impl Way {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ingress => "Ingress",
+            Self::Gateway => "Gateway",
             Self::Service => "Service",
+        }
+    }
+
+    /// The way that a child of a Registry belongs to; `None` for what the registry itself consists of.
+    #[must_use]
+    pub fn of_child(names: &Names, child: &Target) -> Option<Self> {
+        match child.kind.as_str() {
+            "Ingress" => Some(Self::Ingress),
+            "Secret" if child.name == names.front_authority() => Some(Self::Ingress),
+            "HTTPRoute" | "BackendTLSPolicy" => Some(Self::Gateway),
+            "Service" if child.name == names.external_service() => Some(Self::Service),
+            _ => None,
         }
     }
 }
@@ -63,11 +80,24 @@ pub fn fronts(registry: &Registry, names: &Names, view: &View) -> Vec<Front> {
         let ingress = cached(&view.ingresses, names.namespace(), &names.front())?;
         of_ingress(&wanted.host, &ingress)
     });
+    let gateway = expose.gateway.as_ref().and_then(|wanted| {
+        let route = cached(&view.http_routes, names.namespace(), &names.front())?;
+        of_route(&wanted.host, &route)
+    });
     let service = expose.service.as_ref().and_then(|wanted| {
         let service = cached(&view.services, names.namespace(), &names.external_service())?;
         of_service(&names.address(), wanted.service_type, &service)
     });
-    [ingress, service].into_iter().flatten().collect()
+    [ingress, gateway, service].into_iter().flatten().collect()
+}
+
+/// Where the Gateways are is read when the front is called; which of them took the route decides who is called.
+fn of_route(host: &str, route: &HttpRoute) -> Option<Front> {
+    route.spec.hostnames.iter().find(|found| *found == host)?;
+    let intent = route.annotations().get(labels::INTENT).cloned().unwrap_or_default();
+    let takers = gateway_api::accepted(route).into_iter().map(ToString::to_string);
+    let content = std::iter::once(intent).chain(takers).collect::<Vec<_>>().join(" ");
+    Some(Front { way: Way::Gateway, host: host.to_owned(), port: 443, addresses: Vec::new(), content })
 }
 
 /// An Ingress that still has another host is about to be written.
@@ -144,6 +174,23 @@ mod tests {
         let entries = json!([{"ip": "10.0.0.1"}, {"hostname": "lb.example.com"}]);
         assert_eq!(of(json!({"loadBalancer": {"ingress": entries}})).addresses, ["10.0.0.1", "lb.example.com"]);
         assert_eq!(of_ingress("b.example.com", &ingress("a.example.com", &json!({}))), None);
+    }
+
+    #[test]
+    fn a_route_is_called_by_its_host_and_anew_when_a_gateway_took_it() {
+        let of = |host: &str, status: Value| {
+            let route = json!({
+                "metadata": {"name": "team-registry", "annotations": {labels::INTENT: "1"}},
+                "spec": {"hostnames": ["a.example.com"], "parentRefs": [{"kind": "Gateway", "name": "a"}]},
+                "status": status,
+            });
+            of_route(host, &serde_json::from_value(route).unwrap())
+        };
+        assert_eq!(of("b.example.com", json!({})), None, "it still has the host of before");
+        let word = json!({"type": "Accepted", "status": "True"});
+        let parents = json!([{"parentRef": {"kind": "Gateway", "name": "a"}, "conditions": [word]}]);
+        let (before, after) = (of("a.example.com", json!({})), of("a.example.com", json!({"parents": parents})));
+        assert!(before.is_some() && after.is_some() && before != after);
     }
 
     #[test]

@@ -157,9 +157,10 @@ fn came_back(code: u16, server: Option<&str>) -> String {
 fn not_trusted(front: &Front, cause: &str) -> String {
     let remedy = match front.way {
         Way::Service => "The registry's own certificate answers there; it is tried again".to_owned(),
-        Way::Ingress => format!(
-            "Give the host a certificate (spec.expose.tls), or, if clients know its authority, add that to key ca.crt of ConfigMap \
-             {} in Wharf's namespace. The upload was not tried: the credential goes to nobody who is not verified",
+        Way::Ingress | Way::Gateway => format!(
+            "Give the host a certificate ({}), or, if clients know its authority, add that to key ca.crt of ConfigMap {} in \
+             Wharf's namespace. The upload was not tried: the credential goes to nobody who is not verified",
+            if front.way == Way::Ingress { "spec.expose.tls" } else { "at the Gateway's listener" },
             super::trust::TRUSTED
         ),
     };
@@ -195,7 +196,7 @@ fn answered(
             reason::BACKEND_UNREACHABLE,
             format!(
                 "{what} at {name} gave {came}: the front does not reach the registry's pods. It has to speak TLS to Service port \
-                 443 and trust Wharf's authority; see the preset of the Ingress, and the front's log"
+                 443 and trust Wharf's authority, as the preset of an Ingress and a BackendTLSPolicy tell it; see the front's log"
             ),
         ),
         (Step::Look, _) => (

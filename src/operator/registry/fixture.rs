@@ -9,6 +9,7 @@ use super::names::Names;
 use super::observe::{ClassTraits, Found, FoundClaim, IngressClassFact, Observed, ObservedExposure, StorageClassFact};
 use super::precedence::{Hosts, PlannedHost};
 use crate::api::Registry;
+use crate::operator::apis::Apis;
 use crate::operator::apply::Inventory;
 use crate::operator::certificate::KeyedCertificate;
 use crate::operator::limits::Limits;
@@ -75,6 +76,10 @@ pub(crate) fn nothing(names: &Names) -> Observed {
             authority: Found::Absent,
             class: IngressClassFact::NotNeeded,
             host_taken_by: None,
+            apis: Apis { http_routes: true, backend_tls_policies: true, cert_manager: true },
+            route: Found::Absent,
+            backend_policy: Found::Absent,
+            route_host_taken_by: None,
             verdicts: Vec::new(),
         },
         planned: vec![PlannedHost { host: names.address(), since: None }],

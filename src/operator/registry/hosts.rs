@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
 use super::place::precedes;
@@ -28,18 +29,17 @@ pub fn older_with(registry: &Registry, host: &str, all: &[Registry]) -> Option<S
 }
 
 /// The Ingress of somebody else that has a host which this Registry wants, as `namespace/name`. Those of Registries are left to
-/// [`older_with`]: the losing one goes by itself.
+/// [`older_with`]: the losing one goes by itself. `ours` is the Registry's own Ingress or route that has the host already: one
+/// that is older, but had another host so far, is no reason to take theirs away.
 #[must_use]
 pub fn ingress_with(
     registry: &Registry,
     host: &str,
-    ours: Option<&Ingress>,
+    ours: Option<&ObjectMeta>,
     ingresses: &[Arc<Ingress>],
 ) -> Option<String> {
-    let since = |ingress: &Ingress| ingress.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    // An Ingress of ours that is older, but has another host so far, is no reason to take this one away.
-    let ours = ours.filter(|ours| has(ours, host));
-    let came_first = |other: &Ingress| ours.is_none_or(|ours| since(other) < since(ours));
+    let since = |metadata: &ObjectMeta| metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let came_first = |other: &Ingress| ours.is_none_or(|ours| since(&other.metadata) < since(ours));
     ingresses
         .iter()
         .filter(|other| !is_of_a_registry(other, registry))
@@ -47,7 +47,9 @@ pub fn ingress_with(
         .map(|other| format!("Ingress {}", full_name(other.as_ref())))
 }
 
-fn has(ingress: &Ingress, host: &str) -> bool {
+/// Whether an Ingress leads to a host.
+#[must_use]
+pub fn has(ingress: &Ingress, host: &str) -> bool {
     let rules = ingress.spec.as_ref().and_then(|spec| spec.rules.as_ref());
     rules.into_iter().flatten().any(|rule| rule.host.as_deref() == Some(host))
 }
@@ -113,11 +115,9 @@ mod tests {
         assert_eq!(ingress_with(&team, HOST, None, &theirs), Some("Ingress shop/web".into()));
         assert_eq!(ingress_with(&team, "images.example.org", None, &theirs), None);
         let ours = ingress(HOST, EARLY, &json!([]));
-        assert_eq!(ingress_with(&team, HOST, Some(&ours), &theirs), None);
+        assert_eq!(ingress_with(&team, HOST, Some(&ours.metadata), &theirs), None);
         let late = ingress(HOST, "2026-01-03T00:00:00Z", &json!([]));
-        assert_eq!(ingress_with(&team, HOST, Some(&late), &theirs), Some("Ingress shop/web".into()));
-        let of_another_host = ingress("images.example.org", EARLY, &json!([]));
-        assert_eq!(ingress_with(&team, HOST, Some(&of_another_host), &theirs), Some("Ingress shop/web".into()));
+        assert_eq!(ingress_with(&team, HOST, Some(&late.metadata), &theirs), Some("Ingress shop/web".into()));
     }
 
     #[test]

@@ -146,6 +146,7 @@ async fn reconcile_readable(registry: &Registry, context: &Context) -> Result<Do
         plan: &plan,
         volumes: &context.volumes,
         fronts: &context.fronts,
+        apis: *context.apis.borrow(),
         authority: &authority,
         ca_refusals: &context.ca_refusals,
         metrics: &context.metrics,

@@ -10,6 +10,7 @@ use super::observe::{ClassTraits, Found, FoundClaim, Observed, StorageClassFact,
 use super::precedence::Hosts;
 use crate::api::Registry;
 use crate::operator::apply::Contest;
+use crate::operator::front::Way;
 use crate::quantity;
 
 /// Something that a user, or the cluster, has to mend.
@@ -72,10 +73,11 @@ fn claim_shortcomings(registry: &Registry, observed: &Observed) -> Vec<Problem> 
     }
 }
 
-/// A child that another writer keeps setting back.
+/// A child that another writer keeps setting back. One that only leads in from beyond the cluster leaves the registry ready.
 #[must_use]
 pub fn contested(names: &Names, contest: &Contest) -> Problem {
     let condition = match contest.target.kind.as_str() {
+        _ if Way::of_child(names, &contest.target).is_some() => condition::EXPOSED,
         "PersistentVolumeClaim" => condition::STORAGE_READY,
         "Secret" if contest.target.name == names.pull_secret() => condition::PULL_SECRETS_READY,
         _ => condition::AVAILABLE,

@@ -172,6 +172,18 @@ fn port_named_twice(service: &Value) -> Option<(String, String)> {
     Some((format!("spec.ports[{index}].name"), format!("Duplicate value: {}", ports[index]["name"])))
 }
 
+fn is_valid_name(kind: &Kind, name: &str) -> bool {
+    let is_label = |part: &str| {
+        part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            && !(part.is_empty() || part.starts_with('-') || part.ends_with('-'))
+    };
+    match kind.plural.as_str() {
+        "services" => is_label(name) && name.len() <= 63 && !name.starts_with(|c: char| c.is_ascii_digit()),
+        "namespaces" => is_label(name) && name.len() <= 63,
+        _ => name.split('.').all(is_label) && name.len() <= 253,
+    }
+}
+
 fn validate(kind: &Kind, before: Option<&Value>, object: &Value) -> Result<(), Refusal> {
     let metadata = &object["metadata"];
     let name = metadata["name"].as_str().unwrap_or_default();
@@ -180,16 +192,7 @@ fn validate(kind: &Kind, before: Option<&Value>, object: &Value) -> Result<(), R
         |field: &str, why: &str| refuse_field(field, "FieldValueInvalid", &format!("Invalid value: {why}"));
     let forbid = |field: &str, why: &str| refuse_field(field, "FieldValueForbidden", &format!("Forbidden: {why}"));
 
-    let is_label = |part: &str| {
-        part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-            && !(part.is_empty() || part.starts_with('-') || part.ends_with('-'))
-    };
-    let valid_name = match kind.plural.as_str() {
-        "services" => is_label(name) && name.len() <= 63 && !name.starts_with(|c: char| c.is_ascii_digit()),
-        "namespaces" => is_label(name) && name.len() <= 63,
-        _ => name.split('.').all(is_label) && name.len() <= 253,
-    };
-    if !valid_name {
+    if !is_valid_name(kind, name) {
         return refuse_value("metadata.name", &format!("\"{name}\": a lowercase RFC 1123 name is required"));
     }
     let label_values: BTreeMap<String, String> = serde_json::from_value(metadata["labels"].clone()).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! The ways in from beyond the cluster: the Ingress with what its controller has to be told, the Service that leads to the
-//! pods, and the certificates that a front must trust. The registry itself speaks TLS only, so every front does so too.
+//! pods, and the certificates that a front must trust. The registry itself speaks TLS only, so every front does so too; the
+//! objects for a Gateway are built beside.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::ObjectMeta;
 
-use super::Inputs;
+use super::{Inputs, gateway};
 use crate::api::registry::{ExposeTls, IngressExposure, IngressPreset, IssuerReference, ServiceExposure};
 use crate::operator::apply::Child;
 use crate::operator::registry::names::{AUTHORITY_KEY, ENGINE_PORT, SERVICE_PORT};
@@ -36,6 +37,16 @@ pub(super) fn children(inputs: &Inputs<'_>) -> Vec<Child> {
     {
         children.push(Child::new(&authority(inputs), observed.authority.ours()));
         children.push(Child::new(&ingress(inputs, wanted, expose.tls.as_ref()), observed.ingress.ours()));
+    }
+    if let Some(wanted) = &expose.gateway
+        && observed.apis.has_gateway_api()
+        && observed.route_host_taken_by.is_none()
+        && !is_foreign(&observed.route)
+        && !is_foreign(&observed.backend_policy)
+    {
+        // The policy first: without it a Gateway would speak plain HTTP with the registry.
+        children.push(Child::new(&gateway::backend_policy(inputs), observed.backend_policy.ours()));
+        children.push(Child::new(&gateway::route(inputs, wanted), observed.route.ours()));
     }
     if let Some(wanted) = &expose.service
         && !is_foreign(&observed.service)

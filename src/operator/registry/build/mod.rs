@@ -5,6 +5,7 @@ mod configuration;
 mod disruption;
 mod engine;
 mod front;
+mod gateway;
 mod gauge;
 mod network;
 mod secrets;

@@ -213,6 +213,7 @@ fn nothing_empty_is_ever_sent() {
         "{engine: Distribution, replicas: 2, storage: {s3: {bucket: images}}}",
         "{storage: {existingClaimName: mine}}",
         "{expose: {ingress: {host: images.example.com}, service: {type: NodePort}}}",
+        "{expose: {gateway: {host: images.example.com, parentRefs: [{name: front}]}}}",
     ] {
         let registry = fixture::team(spec);
         let desired = desired(&registry, &fixture::nothing(&fixture::names(&registry)), &fixture::minted());
@@ -229,7 +230,9 @@ fn exposed(spec: &str, spoil: impl FnOnce(&mut Observed)) -> Vec<String> {
 }
 
 fn is_of_a_front(name: &str) -> bool {
-    name.starts_with("Ingress") || name.ends_with("-external") || name.ends_with("-front-ca")
+    ["Ingress", "HTTPRoute", "BackendTLSPolicy"].iter().any(|kind| name.starts_with(kind))
+        || name.ends_with("-external")
+        || name.ends_with("-front-ca")
 }
 
 #[test]
@@ -243,6 +246,26 @@ fn a_way_in_that_cannot_be_had_is_left_out_alone() {
     assert_eq!(exposed(both, |observed| observed.exposure.ingress = theirs()), all[2..]);
     assert_eq!(exposed(both, |observed| observed.exposure.authority = Found::Foreign("x".into())), all[2..]);
     assert_eq!(exposed(both, |observed| observed.exposure.service = Found::Foreign("x".into())), all[..2]);
+}
+
+#[test]
+fn a_way_in_through_a_gateway_needs_all_of_its_api() {
+    let gateway =
+        "{expose: {gateway: {host: images.example.com, parentRefs: [{name: front}]}, service: {type: NodePort}}}";
+    let all = [
+        "BackendTLSPolicy platform/team-registry",
+        "HTTPRoute platform/team-registry",
+        "Service platform/team-external",
+    ];
+    assert_eq!(exposed(gateway, |_| {}), all);
+    assert_eq!(exposed(gateway, |observed| observed.exposure.apis.http_routes = false), all[2..]);
+    assert_eq!(exposed(gateway, |observed| observed.exposure.apis.backend_tls_policies = false), all[2..]);
+    assert_eq!(
+        exposed(gateway, |observed| observed.exposure.route_host_taken_by = Some("Ingress a/b".into())),
+        all[2..]
+    );
+    assert_eq!(exposed(gateway, |observed| observed.exposure.route = Found::Foreign("x".into())), all[2..]);
+    assert_eq!(exposed(gateway, |observed| observed.exposure.backend_policy = Found::Foreign("x".into())), all[2..]);
 }
 
 #[test]

@@ -3,12 +3,15 @@
 
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
-use kube::ResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt};
 
 use super::{Found, Observer};
 use crate::api::Registry;
+use crate::operator::apis::Apis;
 use crate::operator::call::CallError;
 use crate::operator::front::{self, Verdict, Way};
+use crate::operator::gateway_api::{BackendTlsPolicy, HttpRoute};
 use crate::operator::registry::hosts;
 use crate::operator::registry::names::Names;
 
@@ -28,6 +31,14 @@ pub struct ObservedExposure {
     pub class: IngressClassFact,
     /// Who else has the host of the Ingress.
     pub host_taken_by: Option<String>,
+    /// Which APIs of other projects there are.
+    pub apis: Apis,
+    /// The HTTP route.
+    pub route: Found<HttpRoute>,
+    /// The policy by which Gateways speak TLS with the registry.
+    pub backend_policy: Found<BackendTlsPolicy>,
+    /// Who else has the host of the HTTP route.
+    pub route_host_taken_by: Option<String>,
     /// What became of the last proofs.
     pub verdicts: Vec<(Way, Verdict)>,
 }
@@ -61,11 +72,24 @@ impl Observer<'_> {
         let wanted = expose.and_then(|expose| expose.ingress.as_ref());
         let ingress = self.owned_if(wanted.is_some(), &view.ingresses, registry, &names.front()).await?;
         let by_service = expose.is_some_and(|expose| expose.service.is_some());
-        let host_taken_by = wanted.and_then(|wanted| {
-            let older = hosts::older_with(registry, &wanted.host, &view.live_registries());
-            older.or_else(|| hosts::ingress_with(registry, &wanted.host, ingress.ours(), &view.ingresses.state()))
-        });
+        let by_gateway = expose.and_then(|expose| expose.gateway.as_ref());
+        let asked = by_gateway.is_some() && self.apis.has_gateway_api();
+        let route = self.owned_if(asked, &view.http_routes, registry, &names.front()).await?;
+        let taken_by = |host: &str, ours: Option<&ObjectMeta>| {
+            let older = hosts::older_with(registry, host, &view.live_registries());
+            older.or_else(|| hosts::ingress_with(registry, host, ours, &view.ingresses.state()))
+        };
         Ok(ObservedExposure {
+            host_taken_by: wanted.and_then(|wanted| {
+                let ours = ingress.ours().filter(|ours| hosts::has(ours, &wanted.host));
+                taken_by(&wanted.host, ours.map(Resource::meta))
+            }),
+            route_host_taken_by: by_gateway.and_then(|wanted| {
+                let ours = route.ours().filter(|ours| ours.spec.hostnames.contains(&wanted.host));
+                taken_by(&wanted.host, ours.map(Resource::meta))
+            }),
+            apis: self.apis,
+            backend_policy: self.owned_if(asked, &view.backend_tls_policies, registry, &names.front()).await?,
             service: self.owned_if(by_service, &view.services, registry, &names.external_service()).await?,
             authority: self.owned_if(wanted.is_some(), &view.secrets, registry, &names.front_authority()).await?,
             class: wanted.map_or(IngressClassFact::NotNeeded, |wanted| {
@@ -75,8 +99,8 @@ impl Observer<'_> {
                 .iter()
                 .filter_map(|front| Some((front.way, self.fronts.verdict(registry, front)?)))
                 .collect(),
-            host_taken_by,
             ingress,
+            route,
         })
     }
 }

@@ -6,7 +6,6 @@ mod storage;
 
 use std::fmt::Debug;
 
-use k8s_openapi::NamespaceResourceScope as OpenApiNamespaced;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -21,6 +20,7 @@ use super::names::Names;
 use super::precedence::{Hosts, PlannedHost, Precedence, planned};
 use crate::api::registry::NetworkPolicyMode;
 use crate::api::{NodeRuntimeStatus, Registry, labels};
+use crate::operator::apis::Apis;
 use crate::operator::apply::Inventory;
 use crate::operator::authority::Authority;
 use crate::operator::ca_bundle::{self, Refusals, Standing};
@@ -121,6 +121,8 @@ pub struct Observer<'a> {
     pub volumes: &'a Volumes,
     /// What became of the proofs of fronts.
     pub fronts: &'a Fronts,
+    /// Which APIs of other projects there are.
+    pub apis: Apis,
     /// The authority.
     pub authority: &'a Authority,
     /// Where config maps with the certificates were refused.
@@ -173,19 +175,14 @@ impl Observer<'_> {
     /// missing there may still exist as somebody else's: before it is taken for absent, the API server is asked.
     async fn owned<K>(&self, store: &Store<K>, registry: &Registry, name: &str) -> Result<Found<K>, CallError>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + k8s_openapi::Resource<Scope = OpenApiNamespaced>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + 'static,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + 'static,
     {
         let namespace = registry.namespace().unwrap_or_default();
         if let Some(object) = cached(store, &namespace, name) {
             return Ok(judged(Some((*object).clone()), registry));
         }
         let api = Api::<K>::namespaced(self.client.clone(), &namespace);
-        let target = Target::new(K::KIND, namespace, name);
+        let target = Target::new(K::kind(&()), namespace, name);
         // The metadata tells whose it is. What somebody else's Secret holds never comes into this process.
         let metadata = read(self.metrics, target.clone(), api.get_metadata(name)).await?;
         match judged(metadata, registry) {
@@ -205,12 +202,7 @@ impl Observer<'_> {
         name: &str,
     ) -> Result<Found<K>, CallError>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + k8s_openapi::Resource<Scope = OpenApiNamespaced>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + 'static,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + 'static,
     {
         if wanted { self.owned(store, registry, name).await } else { Ok(Found::Absent) }
     }
@@ -292,6 +284,12 @@ impl Observer<'_> {
         add_owned(&mut inventory, &view.disruption_budgets, registry);
         add_owned(&mut inventory, &view.ingresses, registry);
         add_owned(&mut inventory, &view.network_policies, registry);
+        // While a part of the Gateway API is missing nothing of it is built. What is wanted is not taken away for that.
+        let wanted = registry.spec.expose.as_ref().is_some_and(|expose| expose.gateway.is_some());
+        if self.apis.has_gateway_api() || !wanted {
+            add_owned(&mut inventory, &view.http_routes, registry);
+            add_owned(&mut inventory, &view.backend_tls_policies, registry);
+        }
         inventory
     }
 }

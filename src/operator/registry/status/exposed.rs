@@ -1,12 +1,15 @@
 //! Whether an image can be pushed from beyond the cluster, and where. It must never say so before an upload went through.
 
+mod gateway;
+
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use self::gateway::by_gateway;
 use super::{Outcome, is_available, reason_of};
 use crate::api::condition::{self, EXPOSED, Finding, Status};
 use crate::api::reason;
-use crate::api::registry::{IngressExposure, ServiceExposure, ServiceType};
+use crate::api::registry::{ExposeTls, IngressExposure, ServiceExposure, ServiceType};
 use crate::operator::call::CallError;
 use crate::operator::front::{Way, balanced, node_port};
 use crate::operator::registry::names::Names;
@@ -31,19 +34,19 @@ pub(super) fn finding(outcome: &Outcome<'_>) -> Option<Finding> {
         let message = "spec.suspend is true: the registry's pod is stopped";
         return Some(Finding::new(EXPOSED, Status::False, reason::SUSPENDED, message));
     }
-    let ingress = expose.ingress.as_ref().map(|wanted| by_ingress(outcome, wanted));
+    if let Some(contest) = outcome.problems.iter().find(|problem| problem.condition == EXPOSED) {
+        return Some(no(contest.reason, contest.message.clone()));
+    }
+    let ingress = expose.ingress.as_ref().map(|wanted| by_ingress(outcome, wanted, expose.tls.as_ref()));
+    let gateway = expose.gateway.as_ref().map(|wanted| by_gateway(outcome, wanted));
     let service = expose.service.as_ref().map(|wanted| by_service(outcome, wanted));
-    let ways: Vec<Finding> = [ingress, service].into_iter().flatten().collect();
+    let ways: Vec<Finding> = [ingress, gateway, service].into_iter().flatten().collect();
     let failing: Vec<&Finding> = ways.iter().filter(|way| way.status == Status::False).collect();
     if let Some(first) = failing.first() {
         return Some(no(first.reason, all_of(failing.iter().copied())));
     }
     if let Some(way) = ways.iter().find(|way| way.status == Status::Unknown) {
         return Some(kept(outcome).unwrap_or_else(|| way.clone()));
-    }
-    if expose.gateway.is_some() {
-        let message = "spec.expose.gateway is not acted on by this version of Wharf; expose by ingress or service";
-        return Some(Finding::new(EXPOSED, Status::Unknown, reason::PROGRESSING, message));
     }
     Some(Finding::new(EXPOSED, Status::True, reason::PROVEN, all_of(&ways)))
 }
@@ -60,7 +63,10 @@ pub(super) fn addresses(outcome: &Outcome<'_>) -> Vec<String> {
     };
     let observed = &outcome.observed.exposure;
     let ingress = expose.ingress.as_ref().filter(|_| observed.ingress.ours().is_some());
+    let gateway = expose.gateway.as_ref().filter(|_| observed.route.ours().is_some());
     let mut addresses: Vec<String> = ingress.map(|ingress| ingress.host.clone()).into_iter().collect();
+    // Both may lead in by the same name.
+    addresses.extend(gateway.map(|gateway| gateway.host.clone()).filter(|host| !addresses.contains(host)));
     if expose.service.is_some() {
         addresses.extend(observed.service.ours().map(balanced).unwrap_or_default());
     }
@@ -69,20 +75,10 @@ pub(super) fn addresses(outcome: &Outcome<'_>) -> Vec<String> {
 
 /// Whether a request that failed was about a way in: then the registry itself is none the worse for it.
 pub(super) fn concerns(names: &Names, failure: &CallError) -> bool {
-    way_of(names, failure).is_some()
+    Way::of_child(names, &failure.target).is_some()
 }
 
-fn way_of(names: &Names, failure: &CallError) -> Option<Way> {
-    let name = failure.target.name.as_str();
-    match failure.target.kind.as_str() {
-        "Ingress" => Some(Way::Ingress),
-        "Secret" if name == names.front_authority() => Some(Way::Ingress),
-        "Service" if name == names.external_service() => Some(Way::Service),
-        _ => None,
-    }
-}
-
-fn by_ingress(outcome: &Outcome<'_>, wanted: &IngressExposure) -> Finding {
+fn by_ingress(outcome: &Outcome<'_>, wanted: &IngressExposure, tls: Option<&ExposeTls>) -> Finding {
     let observed = &outcome.observed.exposure;
     let taken = [
         taken("Ingress", &outcome.names.front(), &observed.ingress),
@@ -92,12 +88,7 @@ fn by_ingress(outcome: &Outcome<'_>, wanted: &IngressExposure) -> Finding {
         return finding;
     }
     if let Some(who) = &observed.host_taken_by {
-        let message = format!(
-            "host {} of spec.expose.ingress is had by {who}, which came first; nothing was changed. Choose another host, or take \
-             it off there",
-            wanted.host
-        );
-        return no(reason::HOST_TAKEN, message);
+        return host_taken("ingress", &wanted.host, who);
     }
     let exists = observed.ingress.ours().is_some();
     let proof = judged(outcome, Way::Ingress, exists, &format!("{} (Ingress)", wanted.host));
@@ -120,6 +111,24 @@ fn by_ingress(outcome: &Outcome<'_>, wanted: &IngressExposure) -> Finding {
                 ),
             )
         }
+        _ => without_certificate(outcome, tls, proof),
+    }
+}
+
+/// A certificate that cert-manager was asked for never comes where there is no cert-manager. One that is there all the same
+/// will do.
+fn without_certificate(outcome: &Outcome<'_>, tls: Option<&ExposeTls>, proof: Finding) -> Finding {
+    let issuer = tls.and_then(|tls| tls.issuer_ref.as_ref());
+    let may_lack_it = is_about_the_front(proof.reason) || proof.reason == reason::CERTIFICATE_NOT_TRUSTED;
+    match issuer {
+        Some(issuer) if !outcome.observed.exposure.apis.cert_manager && may_lack_it => no(
+            reason::CERT_MANAGER_MISSING,
+            format!(
+                "spec.expose.tls.issuerRef names {} {}, and the cluster does not serve the API cert-manager.io: install \
+                 cert-manager, or give a certificate by spec.expose.tls.secretRef; {}",
+                issuer.kind, issuer.name, proof.message
+            ),
+        ),
         _ => proof,
     }
 }
@@ -177,7 +186,7 @@ fn judged(outcome: &Outcome<'_>, way: Way, exists: bool, place: &str) -> Finding
 }
 
 fn refusal(outcome: &Outcome<'_>, way: Way) -> Option<Finding> {
-    let failure = outcome.failures.iter().find(|failure| way_of(outcome.names, failure) == Some(way))?;
+    let failure = outcome.failures.iter().find(|failure| Way::of_child(outcome.names, &failure.target) == Some(way))?;
     Some(no(reason_of(failure), failure.to_string()))
 }
 
@@ -190,6 +199,14 @@ fn taken<K>(kind: &str, name: &str, found: &Found<K>) -> Option<Finding> {
          Registry; nothing was changed"
     );
     Some(no(reason::NAME_TAKEN, message))
+}
+
+fn host_taken(way: &str, host: &str, who: &str) -> Finding {
+    let message = format!(
+        "host {host} of spec.expose.{way} is had by {who}, which came first; nothing was changed. Choose another host, or take it \
+         off there"
+    );
+    no(reason::HOST_TAKEN, message)
 }
 
 /// What the status said, if it is about the same spec.

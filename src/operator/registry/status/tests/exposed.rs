@@ -1,5 +1,7 @@
 //! What is told of a Registry that is exposed.
 
+mod gateway;
+
 use serde_json::json;
 
 use super::*;
