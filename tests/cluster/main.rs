@@ -20,6 +20,7 @@ mod documents;
 mod edge;
 mod engines;
 mod exposing;
+mod gateway;
 mod images;
 mod names;
 mod nodes;
