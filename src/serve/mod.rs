@@ -110,7 +110,7 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
 /// there is nothing to do, and nothing is touched.
 ///
 /// # Errors
-/// When the root is served by another process, or the store fails.
+/// When the root is served by another process, or the store fails; not for want of room.
 pub async fn tag_referrers(options: TagReferrersOptions) -> Result<(), ServeError> {
     let root = options.root;
     if !Filesystem::was_served(&root) {
@@ -120,7 +120,15 @@ pub async fn tag_referrers(options: TagReferrersOptions) -> Result<(), ServeErro
     let store = Filesystem::open(&root)?;
     // Nothing is pushed here but what lists what is there.
     let settings = settings(MissingContent::IndexOnly, &Limits::default());
-    let changed = Repositories::new(Arc::new(store.clone()), settings).tag_referrers().await?;
+    let changed = match Repositories::new(Arc::new(store.clone()), settings).tag_referrers().await {
+        Ok(changed) => changed,
+        // It stands before another engine: one that lists too little is better than none.
+        Err(repository::Error::Store(error)) if error.is_full() => {
+            tracing::warn!(%error, root = %root.display(), "no room for the tags of referrers; the next run tries again");
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
     store.unmark_served()?;
     tracing::info!(root = %root.display(), changed, "the tags of referrers are written");
     Ok(())

@@ -8,6 +8,7 @@ use crate::support::{Login, Namespace, client, decoded, eventually, get, kubectl
 
 /// The empty object, which is the configuration of what is no image.
 const EMPTY: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A Registry whose engine is changed, and a client of it.
@@ -105,7 +106,16 @@ impl Registry {
 
     /// The tags of those that say something about an image, as the registry lists them.
     fn referrers(&self, repository: &str, subject: &str) -> Vec<String> {
-        let answer = self.ask("GET", &format!("/v2/{repository}/referrers/{subject}"), &[]);
+        self.listed(&format!("/v2/{repository}/referrers/{subject}"))
+    }
+
+    /// The same as clients find them where the registry does not list them.
+    fn tagged_referrers(&self, repository: &str, subject: &str) -> Vec<String> {
+        self.listed(&format!("/v2/{repository}/manifests/{}", subject.replace(':', "-")))
+    }
+
+    fn listed(&self, target: &str) -> Vec<String> {
+        let answer = self.ask("GET", target, &["-H", &format!("Accept: {INDEX}")]);
         assert_eq!(answer.status, 200, "{}", answer.body);
         let index: Value = serde_json::from_str(&answer.body).unwrap();
         let manifests = index["manifests"].as_array().unwrap();
@@ -134,7 +144,8 @@ impl Registry {
     /// Every tag with its manifest, whose content was pulled whole and held against its digests.
     fn images(&self) -> BTreeMap<String, String> {
         let tags = self.login.crane(&["ls", &self.login.reference("app")]).unwrap();
-        let images = tags.lines().map(|tag| {
+        // Those by which an engine without the API lists referrers are looked at by themselves.
+        let images = tags.lines().filter(|tag| !tag.starts_with("sha256-")).map(|tag| {
             if !tag.starts_with("signature") {
                 let reference = self.login.reference(&format!("app:{tag}"));
                 self.login
@@ -164,6 +175,7 @@ fn every_image_stays_when_the_engine_is_changed_and_changed_back() {
 
     registry.switch("Distribution");
     assert_eq!(registry.images(), first);
+    assert_eq!(registry.tagged_referrers("app", &subject), ["signature-1"]);
     eventually("the status tells no more what nobody knows", || registry.usage().is_null().then_some(()));
     // An upload that was under way is unknown, and said to be; another one begins.
     let lost =
@@ -183,6 +195,7 @@ fn every_image_stays_when_the_engine_is_changed_and_changed_back() {
 
     registry.switch("Distribution");
     assert_eq!(registry.images(), third);
+    assert_eq!(registry.tagged_referrers("app", &subject), ["signature-1", "signature-3"]);
     for (node, image) in [("node1", "app:1"), ("node2", "app:2"), ("node1", "app:index-4")] {
         let name = format!("{node}-{}", image.replace(':', "-"));
         registry.namespace.pod(&name, &registry.login.reference(image), node);

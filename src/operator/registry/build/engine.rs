@@ -66,9 +66,7 @@ fn distribution(inputs: &Inputs<'_>) -> Container {
 fn probed(inputs: &Inputs<'_>, memory: &str, answers: &Probe, lives: Probe) -> Container {
     Container {
         name: "registry".to_owned(),
-        resources: Some(
-            inputs.registry.spec.pod_template.resources.clone().unwrap_or_else(|| default_resources(memory)),
-        ),
+        resources: Some(resources(inputs, memory)),
         startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(120), ..answers.clone() }),
         readiness_probe: Some(Probe { period_seconds: Some(5), failure_threshold: Some(3), ..answers.clone() }),
         // Only whether the program lives: a volume that fails for a while is no reason to restart it.
@@ -152,6 +150,11 @@ fn answers_over_tls() -> Probe {
         timeout_seconds: Some(5),
         ..Probe::default()
     }
+}
+
+/// What the engine may use: as the Registry says, or with this much memory at rest.
+pub(super) fn resources(inputs: &Inputs<'_>, memory: &str) -> ResourceRequirements {
+    inputs.registry.spec.pod_template.resources.clone().unwrap_or_else(|| default_resources(memory))
 }
 
 fn default_resources(memory: &str) -> ResourceRequirements {

@@ -8,6 +8,7 @@ mod front;
 mod gateway;
 mod gauge;
 mod network;
+mod referrers;
 mod secrets;
 mod service;
 mod storage;

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::ObjectMeta;
 
-use super::{Inputs, configuration, engine, gauge, volumes};
+use super::{Inputs, configuration, engine, gauge, referrers, volumes};
 use crate::api::labels;
 use crate::api::registry::{Engine, RegistrySpec};
 use crate::operator::certificate::KeyedCertificate;
@@ -102,6 +102,7 @@ fn pod_spec(inputs: &Inputs<'_>) -> PodSpec {
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
             ..PodSecurityContext::default()
         }),
+        init_containers: referrers::container(inputs).map(|container| vec![container]),
         containers,
         volumes: Some(volumes::volumes(inputs)),
         node_selector: (!template.node_selector.is_empty()).then(|| template.node_selector.clone()),
