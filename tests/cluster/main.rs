@@ -16,6 +16,7 @@ mod administration;
 mod audit;
 mod certificates;
 mod chaos;
+mod children;
 mod documents;
 mod edge;
 mod engines;

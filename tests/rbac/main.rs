@@ -12,6 +12,8 @@ mod rules;
 #[path = "../support/world/mod.rs"]
 mod world;
 
+use std::collections::BTreeSet;
+
 use rules::{rendered, without_request, without_right};
 
 /// Rights that no test can make use of, and why they are needed all the same.
@@ -23,10 +25,15 @@ fn every_request_has_a_right_and_every_right_a_request() {
     let log = audit::read();
     let rights = rendered();
     assert!(log.refused.is_empty(), "Wharf asked for what it has no right to: {:#?}", log.refused);
-    let requests = log.requests;
-    let unexpected = without_right(&requests, &rights);
+    let unexpected = without_right(&log.requests, &rights);
     assert!(unexpected.is_empty(), "allowed by something else than Wharf's rendered rules: {unexpected:#?}");
-    let mut unused = without_request(&requests, &rights);
+    let accounts: BTreeSet<&str> = log.requests.iter().map(|request| request.account.as_str()).collect();
+    assert_eq!(
+        accounts,
+        BTreeSet::from(["wharf-agent", "wharf-operator"]),
+        "who asked for something while the tests ran"
+    );
+    let mut unused = without_request(log.requests.union(&log.earlier), &rights);
     for (right, reason) in NOT_TRIED {
         assert!(unused.remove(right), "{right} is used after all, so it needs no excuse ({reason})");
     }

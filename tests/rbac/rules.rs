@@ -126,15 +126,22 @@ fn rights_of(rule: &Value, account: &str, namespace: Option<&str>) -> Vec<Right>
 }
 
 /// The requests that no right allows, each once.
-pub fn without_right(requests: &[Request], rights: &BTreeSet<Right>) -> BTreeSet<String> {
+pub fn without_right<'a>(
+    requests: impl IntoIterator<Item = &'a Request>,
+    rights: &BTreeSet<Right>,
+) -> BTreeSet<String> {
     requests
-        .iter()
+        .into_iter()
         .filter(|request| !rights.iter().any(|right| right.allows(request)))
         .map(Request::to_string)
         .collect()
 }
 
 /// The rights that no request needed.
-pub fn without_request(requests: &[Request], rights: &BTreeSet<Right>) -> BTreeSet<String> {
+pub fn without_request<'a>(
+    requests: impl IntoIterator<Item = &'a Request>,
+    rights: &BTreeSet<Right>,
+) -> BTreeSet<String> {
+    let requests: Vec<&Request> = requests.into_iter().collect();
     rights.iter().filter(|right| !requests.iter().any(|request| right.allows(request))).map(Right::to_string).collect()
 }
