@@ -76,8 +76,9 @@ fn running_without_answer(pod: &Pod) -> Option<String> {
 }
 
 fn stuck_container(pod: &Pod) -> Option<String> {
-    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
-    statuses.iter().find_map(|status| {
+    let status = pod.status.as_ref()?;
+    let statuses = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    statuses.into_iter().find_map(|status| {
         let waiting = status.state.as_ref()?.waiting.as_ref()?;
         let reason = waiting.reason.as_deref()?;
         let name = pod.name_any();
@@ -133,7 +134,7 @@ mod tests {
             json!({"containerStatuses": [{"name": "registry", "image": "i", "imageID": "", "ready": false, "restartCount": 1,
                 "state": state, "lastState": {"terminated": {"exitCode": 7}}}]})
         };
-        let lost = vec!["gone".to_owned()];
+        let (lost, crashing) = (vec!["gone".to_owned()], json!({"waiting": {"reason": "CrashLoopBackOff"}}));
         for (pod, reason, said) in vec![
             (pod("gone", true, &json!({})), reason::ATTACHED_ELSEWHERE, "kubectl taint nodes gone"),
             (pod("gone", false, &json!({})), reason::ATTACHED_ELSEWHERE, "starts another pod"),
@@ -160,9 +161,14 @@ mod tests {
                 "kubectl logs team-1 -c registry",
             ),
             (
-                pod("a", true, &container(json!({"waiting": {"reason": "CrashLoopBackOff"}}))),
+                pod("a", true, &container(crashing.clone())),
                 reason::POD_FAILING,
                 "again and again with exit code 7: kubectl logs team-1 -c registry --previous",
+            ),
+            (
+                pod("a", true, &json!({"initContainerStatuses": container(crashing)["containerStatuses"]})),
+                reason::POD_FAILING,
+                "its container registry ends again and again",
             ),
             (
                 pod("a", true, &container(json!({"waiting": {"reason": "ImagePullBackOff"}}))),
