@@ -136,9 +136,6 @@ fn object(random: &mut StdRng, version: &str, kind: &str, name: &str) -> Value {
             if random.random_bool(0.5) {
                 container["resources"] = json!({"requests": {"cpu": "1000m", "memory": "1024Mi"}});
             }
-            if random.random_bool(0.5) {
-                container["livenessProbe"] = json!({either(random, ["httpGet", "tcpSocket"]): {"port": 80}});
-            }
             let template = json!({"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [container]}});
             object["spec"] = json!({"selector": {"matchLabels": {"app": "d"}}, "template": template});
             if random.random_bool(0.5) {

@@ -140,8 +140,10 @@ pub(super) fn apply(
     let is_kept = |path: &[String]| kept.iter().any(|kept| kept.starts_with(path));
     for path in previous.iter().filter(|path| !is_kept(path)) {
         // A field in which nobody owns anything any more goes with all that is in it, be it a default that nobody owned.
+        // The name and the identity, which nobody owns, are no defaults.
+        let from = if path[0] == "f:metadata" { 2 } else { 1 };
         let is_field = |depth: &usize| *depth == path.len() || path[depth - 1].starts_with("f:");
-        let depth = (1..=path.len()).filter(is_field).find(|depth| !is_kept(&path[..*depth]));
+        let depth = (from..=path.len()).filter(is_field).find(|depth| !is_kept(&path[..*depth]));
         remove(&mut merged, &path[..depth.unwrap_or(path.len())]);
     }
     ownership.insert(manager.clone(), wanted);
