@@ -11,7 +11,7 @@ const KINDS: &str =
 const LABEL: &str = "app.kubernetes.io/name";
 
 /// With something of every kind but a claim. Its bucket is not there: nothing here needs its pods.
-const WITH_EVERYTHING: &str = "{replicas: 2, storage: {s3: {bucket: images, credentialsSecretRef: {name: keys}}}, \
+const WITH_EVERYTHING: &str = "{engine: Distribution, replicas: 2, storage: {s3: {bucket: images, credentialsSecretRef: {name: keys}}}, \
      expose: {ingress: {host: children.example.com, className: none}, service: {type: NodePort}}}";
 
 /// The children that Wharf made in a namespace, as `kind/name`.
