@@ -23,7 +23,7 @@ pub struct Log {
     /// Those that were allowed before. A cluster that was there already saw Wharf take its first steps then.
     pub earlier: BTreeSet<Request>,
     /// Those since the tests began that no role allows.
-    pub refused: BTreeSet<String>,
+    pub refused: BTreeSet<Request>,
 }
 
 /// The log of the cluster since it was started. The tests began at `WHARF_TEST_SINCE`, or with the cluster.
@@ -48,7 +48,7 @@ pub fn read() -> Log {
             let refused = event["annotations"]["authorization.k8s.io/decision"] == "forbid";
             match (received < since, refused) {
                 (false, false) => log.requests.extend(requests(&event)),
-                (false, true) => log.refused.extend(requests(&event).iter().map(Request::to_string)),
+                (false, true) => log.refused.extend(requests(&event)),
                 (true, false) => log.earlier.extend(requests(&event)),
                 (true, true) => {}
             }
