@@ -4,13 +4,7 @@
 //! Requests are counted from the API server's audit log, which has every request of Wharf's accounts; the operator's own
 //! metrics count only those inside passes. Memory and processor time come from `/proc`.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a benchmark ends by panicking"
-)]
+#![allow(clippy::restriction, reason = "a benchmark ends by panicking")]
 #![allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 #![allow(missing_docs, reason = "a program")]
 

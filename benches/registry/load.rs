@@ -19,7 +19,7 @@ done = function(summary, latency, requests)
 end
 "#;
 
-/// Requests for a random repository; the placeholders are the number of repositories and the end of the path.
+/// Requests for a random repository; COUNT stands for the number of repositories, SUFFIX for the end of the path.
 const RANDOM: &str = r#"
 request = function()
   return wrk.format("GET", string.format("/v2/growth/r%06d/SUFFIX", math.random(0, COUNT - 1)))

@@ -6,13 +6,7 @@
 //! | `target/bench/registry/`, `/dev/shm/wharf-bench` | the next run |
 //! | a control group `wharf-bench-PID` without processes | the machine starts anew |
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a benchmark ends by panicking"
-)]
+#![allow(clippy::restriction, reason = "a benchmark ends by panicking")]
 #![allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 #![allow(missing_docs, reason = "a program")]
 
