@@ -1,5 +1,5 @@
 //! Reading a manifest: its type follows from its bytes, and what it names is known. The bytes themselves are never
-//! written anew.
+//! written anew; the one that is made here is the index of referrers.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +29,23 @@ pub struct Descriptor {
     /// Its annotations.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// An index of manifests that refer to a subject, as the specification has it listed, by the API or under a tag.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReferrersIndex<'a> {
+    schema_version: u32,
+    media_type: &'static str,
+    manifests: &'a [Descriptor],
+}
+
+impl<'a> ReferrersIndex<'a> {
+    /// Of these.
+    #[must_use]
+    pub fn new(manifests: &'a [Descriptor]) -> Self {
+        Self { schema_version: 2, media_type: ManifestType::OciIndex.as_str(), manifests }
+    }
 }
 
 impl Descriptor {

@@ -12,7 +12,7 @@ pub mod tag;
 
 pub use digest::{Algorithm, Digest, Hasher};
 pub use error_code::ErrorCode;
-pub use manifest::{Descriptor, Manifest};
+pub use manifest::{Descriptor, Manifest, ReferrersIndex};
 pub use media_type::ManifestType;
 pub use name::RepositoryName;
 pub use path::Endpoint;

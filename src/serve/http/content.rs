@@ -18,7 +18,7 @@ use super::error::Refusal;
 use super::{CONTENT_DIGEST, Server, answer, in_repository};
 use crate::oci::manifest::LARGEST;
 use crate::oci::range::{Requested, requested};
-use crate::oci::{Descriptor, Digest, Endpoint, ManifestType, Reference, RepositoryName, Tag};
+use crate::oci::{Digest, Endpoint, ManifestType, Reference, ReferrersIndex, RepositoryName, Tag};
 use crate::serve::access::{Caller, Rights};
 use crate::serve::repository::PutManifest;
 use crate::serve::store::Content;
@@ -189,17 +189,10 @@ impl Server {
         last: Option<Digest>,
         method: &Method,
     ) -> Result<Response<Answer>, Refusal> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Index<'a> {
-            schema_version: u32,
-            media_type: &'static str,
-            manifests: &'a [Descriptor],
-        }
         let found = self.repositories.referrers(&repository, &subject, artifact_type.as_deref(), last.as_ref()).await;
         let (manifests, more) = found.map_err(in_repository(&repository))?;
         let media_type = ManifestType::OciIndex.as_str();
-        let mut response = json(&Index { schema_version: 2, media_type, manifests: &manifests }, media_type, method);
+        let mut response = json(&ReferrersIndex::new(&manifests), media_type, method);
         if artifact_type.is_some() {
             response.headers_mut().insert(FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
         }

@@ -6,23 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serialize;
 
 use super::referrers::{FRAME, RepositoryReferrers};
 use super::{Error, PutManifest, Repositories};
-use crate::oci::{self, Descriptor, Digest, ManifestType, Reference, RepositoryName, Tag, manifest};
+use crate::oci::{self, Descriptor, Digest, ManifestType, Reference, ReferrersIndex, RepositoryName, Tag, manifest};
 use crate::serve::store::Listing;
 
 /// What a tag of that form lists; none where it stands for something else than an index.
 type Listed = BTreeMap<Tag, Option<BTreeSet<Digest>>>;
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Index<'a> {
-    schema_version: u32,
-    media_type: &'static str,
-    manifests: &'a [Descriptor],
-}
 
 impl Repositories {
     /// Brings the referrers tags of all repositories up to what is there; returns how many were written or removed.
@@ -109,7 +100,7 @@ impl Repositories {
 fn index(repository: &RepositoryName, tag: Tag, manifests: &[Descriptor]) -> PutManifest {
     let media_type = ManifestType::OciIndex.as_str();
     // Descriptors always serialize.
-    let bytes = serde_json::to_vec(&Index { schema_version: 2, media_type, manifests }).unwrap_or_default();
+    let bytes = serde_json::to_vec(&ReferrersIndex::new(manifests)).unwrap_or_default();
     PutManifest {
         repository: repository.clone(),
         reference: Reference::Tag(tag),
