@@ -14,8 +14,10 @@ pub fn scale(replicas: u8) {
         let deployment = get(&["deployment", "wharf-operator", "-n", "wharf-system"])?;
         let status = &deployment["status"];
         let ready = status["readyReplicas"].as_u64().unwrap_or(0);
-        let all = status["replicas"].as_u64().unwrap_or(0);
-        (ready == u64::from(replicas) && all == u64::from(replicas)).then_some(())
+        // A Deployment does not count a pod that is ending, which may still be in the middle of a pass.
+        let pods = get(&["pods", "-n", "wharf-system", "-l", "app.kubernetes.io/component=operator"])?;
+        let all = pods["items"].as_array()?.len();
+        (ready == u64::from(replicas) && all == usize::from(replicas)).then_some(())
     });
 }
 
