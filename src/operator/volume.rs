@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::registry::names::{Names, VOLUME_PORT};
 use super::view::{View, cached};
-use crate::api::Registry;
+use crate::api::{Registry, condition, reason};
 use crate::volume::{Images, Measurement, PATH};
 
 /// How many times within the interval the pods that have not answered yet are asked.
@@ -38,18 +38,21 @@ pub const NEARLY_FULL: i32 = 85;
 const FULL: i32 = 98;
 /// The step to which the status is rounded, in percent.
 const STEP: i32 = 5;
+/// By so many percent a volume has to be beyond a step or a level before what was told of it changes: one that hovers at a
+/// border is at rest too.
+const MARGIN: i32 = 1;
 
 /// How full a volume is, as coarse as the status tells it, so that it is silent at rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VolumeUse {
-    /// Percent, rounded down to a multiple of five.
+    /// Percent, in steps of five.
     pub used_percent: i32,
     /// What it means.
     pub level: Level,
 }
 
 /// What the fullness of a volume means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// There is room.
     Roomy,
@@ -60,16 +63,40 @@ pub enum Level {
 }
 
 impl VolumeUse {
-    /// What a measurement means.
+    /// What a measurement means, and what stays told of what was told before.
     #[must_use]
-    pub fn of(measurement: &Measurement) -> Self {
+    pub fn of(measurement: &Measurement, before: Option<Self>) -> Self {
         let percent = measurement.used_percent();
-        let level = match percent {
-            FULL.. => Level::Full,
-            NEARLY_FULL.. => Level::NearlyFull,
-            _ => Level::Roomy,
+        let (used_percent, level) = (percent / STEP * STEP, level(percent));
+        let Some(before) = before else { return Self { used_percent, level } };
+        let kept = before.used_percent - MARGIN..before.used_percent + STEP + MARGIN;
+        Self {
+            used_percent: if kept.contains(&percent) { before.used_percent } else { used_percent },
+            level: level.max(before.level.min(self::level(percent + MARGIN))),
+        }
+    }
+
+    /// What a status tells, for an operator that has just started and has asked nobody yet.
+    #[must_use]
+    pub fn told(registry: &Registry) -> Option<Self> {
+        let status = registry.status.as_ref()?;
+        let used_percent = status.storage.as_ref()?.used_percent?;
+        let storage = status.conditions.iter().find(|found| found.type_ == condition::STORAGE_READY);
+        let level = match storage.map(|found| found.reason.as_str()) {
+            Some(reason::FULL) => Level::Full,
+            Some(reason::NEARLY_FULL) => Level::NearlyFull,
+            // Others, such as that of a failed growth, go before it.
+            _ => level(used_percent),
         };
-        Self { used_percent: percent / STEP * STEP, level }
+        Some(Self { used_percent, level })
+    }
+}
+
+fn level(percent: i32) -> Level {
+    match percent {
+        FULL.. => Level::Full,
+        NEARLY_FULL.. => Level::NearlyFull,
+        _ => Level::Roomy,
     }
 }
 
@@ -96,9 +123,13 @@ struct Answers {
 }
 
 impl Volumes {
-    /// What is known of a Registry's volume.
+    /// What is known of a Registry's volume: what its pod answered, or before it did, what the status tells.
     #[must_use]
     pub fn of(&self, registry: &Registry) -> Option<VolumeUse> {
+        self.answered(registry).or_else(|| VolumeUse::told(registry))
+    }
+
+    fn answered(&self, registry: &Registry) -> Option<VolumeUse> {
         self.answers().get(registry.metadata.uid.as_ref()?)?.volume
     }
 
@@ -178,12 +209,12 @@ impl Inquirer {
         volumes.keep_only(&registries);
         let due = registries
             .iter()
-            .filter(|registry| all || volumes.of(registry).is_none())
+            .filter(|registry| all || volumes.answered(registry).is_none())
             .filter_map(|registry| Some((registry, address(view, registry)?)));
         futures::stream::iter(due)
             .map(async |(registry, address)| {
                 let found = self.ask(address).await?;
-                let volume = volumes.note(registry, VolumeUse::of(&found));
+                let volume = volumes.note(registry, VolumeUse::of(&found, volumes.of(registry)));
                 let note = |images| volumes.note_images(registry, images, Instant::now(), rest);
                 let images = found.images.is_some_and(note);
                 (volume || images).then(|| ObjectRef::from_obj(registry))
@@ -232,16 +263,13 @@ fn address(view: &View, registry: &Registry) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
+    fn measured(percent: u64) -> Measurement {
+        Measurement { used_bytes: percent, available_bytes: 100 - percent, ..Measurement::default() }
+    }
+
     #[test]
     fn the_levels_begin_where_they_should_and_the_status_is_coarse() {
-        let used = |percent: u64| {
-            VolumeUse::of(&Measurement {
-                used_bytes: percent,
-                available_bytes: 100 - percent,
-                ..Measurement::default()
-            })
-        };
-        for (percent, shown, level) in [
+        for (percent, used_percent, level) in [
             (0, 0, Level::Roomy),
             (84, 80, Level::Roomy),
             (85, 85, Level::NearlyFull),
@@ -249,8 +277,50 @@ mod tests {
             (98, 95, Level::Full),
             (100, 100, Level::Full),
         ] {
-            assert_eq!(used(percent), VolumeUse { used_percent: shown, level }, "{percent}");
+            assert_eq!(VolumeUse::of(&measured(percent), None), VolumeUse { used_percent, level }, "{percent}");
         }
+    }
+
+    #[test]
+    fn a_volume_that_hovers_at_a_border_is_told_once() {
+        for (before, percent, after) in [
+            ((50, Level::Roomy), 49, (50, Level::Roomy)),
+            ((50, Level::Roomy), 55, (50, Level::Roomy)),
+            ((50, Level::Roomy), 48, (45, Level::Roomy)),
+            ((50, Level::Roomy), 56, (55, Level::Roomy)),
+            ((80, Level::Roomy), 85, (80, Level::NearlyFull)),
+            ((80, Level::NearlyFull), 84, (80, Level::NearlyFull)),
+            ((85, Level::NearlyFull), 83, (80, Level::Roomy)),
+            ((95, Level::Full), 97, (95, Level::Full)),
+            ((95, Level::Full), 96, (95, Level::NearlyFull)),
+            ((95, Level::Full), 20, (20, Level::Roomy)),
+        ] {
+            let used = |(used_percent, level)| VolumeUse { used_percent, level };
+            assert_eq!(VolumeUse::of(&measured(percent), Some(used(before))), used(after), "{before:?} {percent}");
+        }
+    }
+
+    #[test]
+    fn an_operator_that_has_just_started_knows_what_the_one_before_told() {
+        let (volumes, mut registry) = (Volumes::default(), crate::operator::registry::fixture::team("{}"));
+        assert_eq!(volumes.of(&registry), None);
+        for (told, reason, level) in [
+            (80, reason::READY, Level::Roomy),
+            (80, reason::NEARLY_FULL, Level::NearlyFull),
+            (95, reason::FULL, Level::Full),
+            (95, reason::PROGRESSING, Level::NearlyFull),
+        ] {
+            let storage = serde_json::json!({
+                "type": condition::STORAGE_READY, "status": "True", "reason": reason, "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            });
+            let status = serde_json::json!({"conditions": [storage], "storage": {"usedPercent": told}});
+            registry.status = Some(serde_json::from_value(status).unwrap());
+            assert_eq!(volumes.of(&registry), Some(VolumeUse { used_percent: told, level }), "{reason}");
+        }
+        let answered = VolumeUse::of(&measured(20), volumes.of(&registry));
+        assert!(volumes.note(&registry, answered));
+        assert_eq!(volumes.of(&registry), Some(VolumeUse { used_percent: 20, level: Level::Roomy }));
     }
 
     #[test]

@@ -57,8 +57,7 @@ pub struct StorageStatus {
     #[schemars(schema_with = "super::super::schema::capacity")]
     pub capacity: Option<String>,
 
-    /// How full the volume is, in percent, rounded down to a multiple of five so that it is silent at rest. Absent while it
-    /// is not known.
+    /// How full the volume is, in percent, told in steps of five so that it is silent at rest. Absent while it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub used_percent: Option<i32>,
