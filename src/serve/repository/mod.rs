@@ -14,7 +14,7 @@
 
 mod blobs;
 mod checkpoint;
-mod locks;
+pub(in crate::serve) mod locks;
 mod manifests;
 mod recent;
 mod referrers;

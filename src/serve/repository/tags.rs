@@ -34,6 +34,14 @@ impl Repositories {
         Ok((tags, more))
     }
 
+    /// Whether there is a repository of this name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn has(&self, repository: &RepositoryName) -> Result<bool, Error> {
+        Ok(self.store.list(&Listing::Tags(repository.clone()), None, 0).await?.is_some())
+    }
+
     /// Those of some tags that stand for manifests which the repository has.
     async fn standing(&self, repository: &RepositoryName, tags: Vec<Tag>) -> Result<Vec<Tag>, Error> {
         let links = tags.iter().map(|tag| Link::Tag(repository.clone(), tag.clone())).collect();

@@ -1,4 +1,4 @@
-//! The only place that touches the files of the root, one operation at a time. Each is told to a hook first, which may
+//! The only place that touches the files of a root, one operation at a time. Each is told to a hook first, which may
 //! refuse it: tests see and spoil everything that reaches the disk. It must never leave the root.
 
 use std::collections::HashSet;
@@ -13,7 +13,6 @@ use std::time::SystemTime;
 use bytes::{Bytes, BytesMut};
 use rustix::io::{ReadWriteFlags, preadv2};
 
-use super::layout;
 use super::syncing::Syncs;
 use super::usage::Counts;
 use crate::serve::store::StoreError;
@@ -37,6 +36,10 @@ pub enum Operation {
     SyncFile(PathBuf),
     /// A folder's entries are made durable.
     SyncFolder(PathBuf),
+    /// All that was written to the volume is made durable.
+    SyncVolume,
+    /// A file gets another time of its last change.
+    Stamp(PathBuf, SystemTime),
     /// A file or folder gets another name, in place of a file that had it.
     Rename(PathBuf, PathBuf),
     /// A file, or a folder with all that is in it, is removed.
@@ -49,6 +52,8 @@ pub type Hook = Arc<dyn Fn(&Operation) -> io::Result<()> + Send + Sync>;
 /// The files under the root.
 pub struct Disk {
     root: PathBuf,
+    /// In it lies what is not at its place yet.
+    unfinished: &'static str,
     hook: Option<Hook>,
     temporary: AtomicU64,
     syncs: Syncs,
@@ -59,9 +64,10 @@ pub struct Disk {
 }
 
 impl Disk {
-    pub fn new(root: PathBuf, hook: Option<Hook>) -> Self {
+    /// The files under `root`. In its folder `unfinished` lies what is not at its place yet.
+    pub fn new(root: PathBuf, unfinished: &'static str, hook: Option<Hook>) -> Self {
         let (temporary, syncs, durable, counts) = Default::default();
-        Self { root, hook, temporary, syncs, durable, counts }
+        Self { root, unfinished, hook, temporary, syncs, durable, counts }
     }
 
     fn fail(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
@@ -87,7 +93,7 @@ impl Disk {
 
     /// A path for something that is not at its place yet; nothing is there.
     pub fn temporary(&self) -> PathBuf {
-        Path::new(layout::TEMPORARY).join(self.temporary.fetch_add(1, Ordering::Relaxed).to_string())
+        Path::new(self.unfinished).join(self.temporary.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
     /// Makes a folder and its parents.
@@ -113,9 +119,14 @@ impl Disk {
 
     /// Makes a file that is not there yet, with these bytes, durable but for its name.
     pub fn create(&self, path: &Path, bytes: Bytes) -> Result<(), StoreError> {
-        self.create_empty(path)?;
-        self.write(path, 0, &[bytes])?;
+        self.create_unsynced(path, bytes)?;
         self.sync_file(path)
+    }
+
+    /// As [`Disk::create`], for what a loss of power may take.
+    pub fn create_unsynced(&self, path: &Path, bytes: Bytes) -> Result<(), StoreError> {
+        self.create_empty(path)?;
+        self.write(path, 0, &[bytes])
     }
 
     pub fn create_empty(&self, path: &Path) -> Result<(), StoreError> {
@@ -147,6 +158,13 @@ impl Disk {
         File::open(self.root.join(path)).and_then(|file| file.sync_all()).map_err(Self::fail("sync", path))
     }
 
+    /// Makes durable all that was written to the volume, whoever wrote it.
+    pub fn sync_volume(&self) -> Result<(), StoreError> {
+        self.announce("sync the volume of", &self.root, || Operation::SyncVolume)?;
+        let synced = File::open(&self.root).and_then(|root| Ok(rustix::fs::syncfs(root)?));
+        synced.map_err(Self::fail("sync the volume of", &self.root))
+    }
+
     /// Makes the entries of one folder durable, in one go with others who want the same.
     pub fn settle_one(&self, path: &Path) -> Result<(), StoreError> {
         let sync = || {
@@ -175,6 +193,19 @@ impl Disk {
         match removed {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(Self::fail("remove", path)(error)),
             _ => Ok(()),
+        }
+    }
+
+    /// Removes a folder if nothing is in it.
+    pub fn remove_empty(&self, path: &Path) -> Result<bool, StoreError> {
+        if self.names(path)?.is_none_or(|names| !names.is_empty()) {
+            return Ok(false);
+        }
+        self.announce("remove", path, || Operation::Remove(path.to_owned()))?;
+        match fs::remove_dir(self.root.join(path)) {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound) => Ok(false),
+            Err(error) => Err(Self::fail("remove", path)(error)),
         }
     }
 
@@ -228,10 +259,18 @@ impl Disk {
         found(modified).map_err(Self::fail("look at", path))
     }
 
-    /// Makes a file as young as a new one.
-    pub fn renew(&self, path: &Path, now: SystemTime) -> Result<(), StoreError> {
+    /// The length of a file, and when it was last written or stamped, if it is there.
+    pub fn facts(&self, path: &Path) -> Result<Option<(u64, SystemTime)>, StoreError> {
+        let facts = fs::metadata(self.root.join(path))
+            .and_then(|metadata| Ok(metadata.is_file().then_some((metadata.len(), metadata.modified()?))));
+        Ok(found(facts).map_err(Self::fail("look at", path))?.flatten())
+    }
+
+    /// Gives a file that is there another time of its last change, such as that of a new one.
+    pub fn stamp(&self, path: &Path, now: SystemTime) -> Result<(), StoreError> {
+        self.announce("stamp", path, || Operation::Stamp(path.to_owned(), now))?;
         let file = OpenOptions::new().write(true).open(self.root.join(path));
-        found(file.and_then(|file| file.set_modified(now))).map(drop).map_err(Self::fail("renew", path))
+        found(file.and_then(|file| file.set_modified(now))).map(drop).map_err(Self::fail("stamp", path))
     }
 
     /// The names in a folder, if it is there.

@@ -15,10 +15,10 @@
 //! Writes go in this order: the file under `wharf/`, synced; its rename to its place; the folders it is in, synced from the
 //! leaf up to the root. Only then is it acknowledged. One process holds the lock on the root.
 
-mod disk;
+pub(in crate::serve) mod disk;
 mod layout;
 mod links;
-mod reading;
+pub(in crate::serve) mod reading;
 mod syncing;
 #[cfg(test)]
 mod tests;
@@ -99,7 +99,7 @@ impl Filesystem {
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(root.to_owned())),
             Err(TryLockError::Error(error)) => return Err(OpenError::Unlockable(root.to_owned(), error)),
         }
-        let disk = Disk::new(root.to_owned(), hook);
+        let disk = Disk::new(root.to_owned(), layout::TEMPORARY, hook);
         for name in disk.names(Path::new(layout::TEMPORARY))?.unwrap_or_default() {
             disk.remove(&Path::new(layout::TEMPORARY).join(name))?;
         }
@@ -211,7 +211,7 @@ impl Store for Filesystem {
 
     fn open<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<Box<dyn Content>>> {
         let (digest, readers) = (digest.clone(), self.readers.clone());
-        self.reading(move |disk| reading::open(disk, &digest, readers))
+        self.reading(move |disk| reading::open(disk, &layout::content(&digest).file, readers))
     }
 
     fn put<'a>(&'a self, digest: &'a Digest, bytes: Bytes) -> Answer<'a, ()> {
@@ -286,7 +286,7 @@ impl Store for Filesystem {
         self.blocking(move |disk| {
             let now = SystemTime::now();
             let old = disk.modified(&path)?.and_then(|modified| now.duration_since(modified).ok());
-            if old.is_some_and(|age| age >= RENEWED_AFTER) { disk.renew(&path, now) } else { Ok(()) }
+            if old.is_some_and(|age| age >= RENEWED_AFTER) { disk.stamp(&path, now) } else { Ok(()) }
         })
     }
 

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -12,8 +13,7 @@ use futures::FutureExt;
 use tokio::sync::Semaphore;
 
 use super::disk::{self, Disk};
-use super::{layout, unfinished};
-use crate::oci::Digest;
+use super::unfinished;
 use crate::serve::store::{Answer, Content, StoreError};
 
 /// How many reads may wait for the disk. Threads are left for pushes and passwords when all of them hang.
@@ -50,13 +50,13 @@ impl Readers {
     }
 }
 
-/// Opens content, if it is there.
-pub fn open(disk: &Disk, digest: &Digest, readers: Readers) -> Result<Option<Box<dyn Content>>, StoreError> {
-    let Some(file) = disk.open(&layout::content(digest).file)? else { return Ok(None) };
-    let fail = |doing| move |source| StoreError { doing, what: digest.to_string(), source };
+/// Opens content, if it is there. Small content is read at once.
+pub fn open(disk: &Disk, path: &Path, readers: Readers) -> Result<Option<Box<dyn Content>>, StoreError> {
+    let Some(file) = disk.open(path)? else { return Ok(None) };
+    let fail = |doing| move |source| StoreError { doing, what: path.display().to_string(), source };
     let length = file.metadata().map_err(fail("look at"))?.len();
     if length > SMALL {
-        return Ok(Some(Box::new(OpenContent { file: Arc::new(file), length, readers })));
+        return Ok(Some(Box::new(OpenContent { file: OpenFile::new(file, readers), length })));
     }
     let mut bytes = BytesMut::new();
     while (bytes.len() as u64) < length {
@@ -81,20 +81,21 @@ fn sized(mut buffer: BytesMut, range: &Range<u64>) -> BytesMut {
     buffer
 }
 
-/// A large file that is open.
-struct OpenContent {
+/// A file that is open; it stays readable when it is renamed or removed meanwhile. Cloning shares it.
+#[derive(Clone)]
+pub struct OpenFile {
     file: Arc<File>,
-    length: u64,
     readers: Readers,
 }
 
-impl Content for OpenContent {
-    fn length(&self) -> u64 {
-        self.length
+impl OpenFile {
+    pub fn new(file: File, readers: Readers) -> Self {
+        Self { file: Arc::new(file), readers }
     }
 
-    /// What the system has in memory is taken from there at once: another thread would cost as much as the read.
-    fn read(&self, range: Range<u64>, buffer: BytesMut) -> Answer<'_, Bytes> {
+    /// Reads some of the bytes of the range from its start on; at least one, unless the range is empty. What the system has
+    /// in memory is taken from there at once: another thread would cost as much as the read.
+    pub fn read<'a>(&self, range: Range<u64>, buffer: BytesMut) -> Answer<'a, Bytes> {
         let buffer = match disk::read_cached(&self.file, range.start, sized(buffer, &range)) {
             Ok(bytes) => return std::future::ready(Ok(bytes)).boxed(),
             Err(buffer) => buffer,
@@ -106,5 +107,21 @@ impl Content for OpenContent {
         };
         let failed = |source| StoreError { doing: "read", what: "content".to_owned(), source };
         async move { readers.run(move || read().map_err(failed)).await }.boxed()
+    }
+}
+
+/// Large content that is open.
+struct OpenContent {
+    file: OpenFile,
+    length: u64,
+}
+
+impl Content for OpenContent {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read(&self, range: Range<u64>, buffer: BytesMut) -> Answer<'_, Bytes> {
+        self.file.read(range, buffer)
     }
 }
