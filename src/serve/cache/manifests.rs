@@ -1,0 +1,164 @@
+//! Manifests of other registries: which one a tag names, and its bytes. It must never serve one whose blobs cannot be had:
+//! some clients do not look elsewhere once they have a manifest.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use jiff::Timestamp;
+
+use super::asking::{AsWho, Asking, Turned};
+use super::freshness::{Verdict, is_fresh, judge};
+use super::rights::Standing;
+use super::store::{CachedManifest, CachedTag};
+use super::{Ask, Cache, Manifest, Refused};
+use crate::oci::{Digest, Reference, Tag};
+use crate::serve::upstream::{FetchedManifest, Head, Identity, Object};
+
+/// For so long a tag that the upstream did not have is not asked for again.
+const MISSING: Duration = Duration::from_secs(10);
+
+/// Which manifest is meant, and what was learned on the way to it.
+struct Resolved {
+    digest: Digest,
+    /// How old the answer is, where there is no newer one.
+    age: Option<Duration>,
+    /// What the upstream has just said to this caller.
+    said: Option<Head>,
+}
+
+impl Cache {
+    /// A manifest.
+    ///
+    /// # Errors
+    /// When the caller may not have it, or it is not here and cannot be fetched.
+    pub async fn manifest(&self, ask: &Ask, reference: &Reference) -> Result<Manifest, Refused> {
+        let asking = self.asking(ask)?;
+        let resolved = match reference {
+            Reference::Digest(digest) => Resolved { digest: digest.clone(), age: None, said: None },
+            Reference::Tag(tag) => self.resolve(&asking, tag).await?,
+        };
+        self.revision(&asking, resolved, ask.head).await
+    }
+
+    /// Which manifest a tag names.
+    async fn resolve(&self, asking: &Asking<'_>, tag: &Tag) -> Result<Resolved, Refused> {
+        let now = Timestamp::now();
+        let known = self.store.tag(asking.scope, tag).await?;
+        if let Some(known) = known.as_ref().filter(|known| is_fresh(known, now, &asking.settings))
+            && let Standing::Allowed(_) = self.standing(asking, asking.upstream.is_away()).await?
+        {
+            return Ok(Resolved { digest: known.digest.clone(), age: None, said: None });
+        }
+        let missing = (asking.scope.clone(), tag.clone(), asking.caller.map(|(_, fingerprint)| fingerprint));
+        if self.missing.get(&missing).is_some_and(|((), age)| age < MISSING) {
+            return Err(Refused::Unknown(asking.host()));
+        }
+        match self.ask_for_tag(asking, tag).await {
+            Ok(said) => {
+                let digest = said.digest.clone().ok_or_else(|| Refused::Unknown(asking.host()))?;
+                let checked = CachedTag { digest: digest.clone(), checked: now };
+                self.store.put_tag(asking.scope, tag, &checked).await?;
+                Ok(Resolved { digest, age: None, said: Some(said) })
+            }
+            Err(Turned::Upstream(failure)) => {
+                let may_serve = self.stands_anyway(asking).await?;
+                match judge(known.as_ref(), &failure, may_serve, now, &asking.settings) {
+                    Verdict::Stale(digest, age) => {
+                        self.metrics.stale(&asking.scope.upstream, age);
+                        Ok(Resolved { digest, age: Some(age), said: None })
+                    }
+                    Verdict::Forget => {
+                        self.store.remove_tag(asking.scope, tag).await?;
+                        self.missing.remember(missing, ());
+                        Err(asking.refused(Turned::Upstream(failure)))
+                    }
+                    Verdict::Fail => Err(asking.refused(Turned::Upstream(failure))),
+                }
+            }
+            Err(turned) => Err(asking.refused(turned)),
+        }
+    }
+
+    /// What the upstream says of a tag; always with the digest.
+    async fn ask_for_tag(&self, asking: &Asking<'_>, tag: &Tag) -> Result<Head, Turned> {
+        let reference = Reference::Tag(tag.clone());
+        let object = Object::Manifest(asking.scope.repository.clone(), reference.clone());
+        let said = self.head(asking, &object).await?;
+        if said.digest.is_some() {
+            return Ok(said);
+        }
+        // Without a digest, only the bytes say which manifest it is.
+        let fetched = self.fetch(asking, &reference).await?;
+        let (digest, length) = (Some(fetched.digest), Some(fetched.bytes.len() as u64));
+        Ok(Head { digest, length, media_type: Some(fetched.media_type) })
+    }
+
+    /// A manifest's bytes from the upstream, once for all who ask the same. They are kept if there is room.
+    async fn fetch(&self, asking: &Asking<'_>, reference: &Reference) -> Result<FetchedManifest, Turned> {
+        let send = |identity: Identity, AsWho { whose, .. }: AsWho| {
+            let (mirror, upstream) = (asking.mirror.clone(), asking.upstream.clone());
+            let repository = asking.scope.repository.clone();
+            let object = Object::Manifest(repository.clone(), reference.clone());
+            let reference = reference.clone();
+            let request = move || {
+                async move {
+                    mirror.pace(whose)?;
+                    upstream.manifest(&repository, &reference, &identity).await
+                }
+                .boxed()
+            };
+            self.manifests.run(asking.asked(object, whose), request).boxed()
+        };
+        let fetched = self.request(asking, send).await?;
+        self.metrics.miss(&asking.scope.upstream);
+        let kept = CachedManifest { media_type: fetched.media_type, bytes: fetched.bytes.clone() };
+        // A disk that fails or is full takes no manifest away from a client: the bytes are here.
+        if let Err(error) = self.store.put_manifest(asking.scope, &fetched.digest, &kept).await {
+            tracing::warn!(%error, digest = %fetched.digest, "a manifest could not be kept; it is passed on");
+        }
+        Ok(fetched)
+    }
+
+    async fn revision(&self, asking: &Asking<'_>, resolved: Resolved, head: bool) -> Result<Manifest, Refused> {
+        let Resolved { digest, age, said } = resolved;
+        let object = Object::Manifest(asking.scope.repository.clone(), Reference::Digest(digest.clone()));
+        if let Some(kept) = self.store.manifest(asking.scope, &digest).await? {
+            // A stale answer is given only to those whose right stands, and the upstream has just been asked in vain.
+            if said.is_none() && age.is_none() {
+                self.permit(asking, &object).await?;
+            }
+            if (age.is_some() || asking.upstream.is_away()) && !self.store.is_complete(asking.scope, &digest).await? {
+                let problem = format!("{} cannot be asked, and not all that {digest} names is here", asking.host());
+                return Err(Refused::Away { problem, retry_after: None });
+            }
+            self.metrics.hit(&asking.scope.upstream);
+            return Ok(answer(digest, kept, age));
+        }
+        let said = match said {
+            // The bytes are here by way of another repository: that this one has them too is all that is to be asked.
+            None if self.store.has(&digest).await? => {
+                Some(self.head(asking, &object).await.map_err(|turned| asking.refused(turned))?)
+            }
+            said => said,
+        };
+        if let Some(Head { media_type: Some(media_type), length, .. }) = said {
+            if self.store.link_manifest(asking.scope, &digest, media_type).await?
+                && let Some(kept) = self.store.manifest(asking.scope, &digest).await?
+            {
+                self.metrics.hit(&asking.scope.upstream);
+                return Ok(answer(digest, kept, age));
+            }
+            if let (true, Some(length)) = (head, length) {
+                return Ok(Manifest { digest, media_type, length, bytes: None, age });
+            }
+        }
+        let fetched = self.fetch(asking, &Reference::Digest(digest)).await.map_err(|turned| asking.refused(turned))?;
+        let kept = CachedManifest { media_type: fetched.media_type, bytes: fetched.bytes };
+        Ok(answer(fetched.digest, kept, age))
+    }
+}
+
+fn answer(digest: Digest, kept: CachedManifest, age: Option<Duration>) -> Manifest {
+    let CachedManifest { media_type, bytes } = kept;
+    Manifest { digest, media_type, length: bytes.len() as u64, bytes: Some(bytes), age }
+}
