@@ -83,7 +83,7 @@ fn run(command: Command, format: telemetry::LogFormat, filter: &str) -> Result<(
     if let Command::Serve(options) = command {
         // It hashes, encrypts and reads for many at once.
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        return Ok(runtime.block_on(serve::run(options))?);
+        return Ok(runtime.block_on(serve::run(options, format))?);
     }
     // The other processes wait far more than they compute; one thread keeps their memory small.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

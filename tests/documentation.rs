@@ -121,7 +121,7 @@ fn layers_point_one_way() {
             "agent" => &["crate::operator", "crate::serve"],
             _ => &[],
         };
-        let inner = ["serve/store", "serve/repository"].iter().any(|folder| name.starts_with(folder));
+        let inner = ["serve/store", "serve/repository", "serve/cache"].iter().any(|folder| name.starts_with(folder));
         let pure = ["validate.rs", "status.rs", "pods.rs", "names.rs", "intent.rs"];
         let in_pure = name.starts_with("operator/registry/build")
             || (name.starts_with("operator") && pure.iter().any(|file| name.ends_with(file)));

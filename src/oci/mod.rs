@@ -3,6 +3,7 @@
 
 pub mod digest;
 pub mod error_code;
+pub mod host;
 pub mod manifest;
 pub mod media_type;
 pub mod name;
@@ -12,6 +13,7 @@ pub mod tag;
 
 pub use digest::{Algorithm, Digest, Hasher};
 pub use error_code::ErrorCode;
+pub use host::RegistryHost;
 pub use manifest::{Descriptor, Manifest, ReferrersIndex};
 pub use media_type::ManifestType;
 pub use name::RepositoryName;

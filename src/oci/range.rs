@@ -29,6 +29,17 @@ pub fn requested(header: &str, length: u64) -> Requested {
     if range.is_empty() { Requested::Unsatisfiable } else { Requested::Part(range) }
 }
 
+/// From which byte on a `Range` header asks for content whose length may not be known: 0 where it asks for all of it, and more
+/// than that where it asks for its end.
+#[must_use]
+pub fn begins(header: &str) -> u64 {
+    // Of all lengths, the largest leaves every range as it was meant.
+    match requested(header, u64::MAX) {
+        Requested::Part(range) => range.start,
+        Requested::Whole | Requested::Unsatisfiable => 0,
+    }
+}
+
 /// Reads the `Content-Range` of an uploaded chunk: `first-last`, both inclusive, with or without a unit and a total. None
 /// where it is malformed.
 #[must_use]
@@ -48,7 +59,7 @@ fn number(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Requested, chunk, requested};
+    use super::{Requested, begins, chunk, requested};
 
     #[test]
     fn a_range_header_is_read_as_http_says() {
@@ -76,6 +87,16 @@ mod tests {
             assert_eq!(requested(header, 10), expected, "{header}");
         }
         assert_eq!(requested("bytes=0-", 0), Requested::Unsatisfiable);
+    }
+
+    #[test]
+    fn where_a_range_begins_is_known_without_a_length() {
+        for (header, expected) in
+            [("bytes=0-", 0), ("bytes=7-", 7), ("bytes=7-9", 7), ("bytes=1-2,5-6", 0), ("", 0), ("bytes=9-7", 0)]
+        {
+            assert_eq!(begins(header), expected, "{header}");
+        }
+        assert!(begins("bytes=-5") > 0);
     }
 
     #[test]

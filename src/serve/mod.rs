@@ -2,14 +2,20 @@
 //! It must never need a cluster, and must never acknowledge what a crash could take away.
 
 pub mod access;
+pub mod cache;
 pub mod config;
+mod first_screen;
 pub mod http;
 mod linger;
 pub mod listen;
+mod progress;
+mod pull_through;
 mod reload;
 pub mod repository;
 pub mod store;
+pub mod upstream;
 
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -20,13 +26,15 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::config::{Config, ConfigError, Limits};
+use self::config::{Config, ConfigError, Limits, Mirror, Size};
+use self::first_screen::first_screen;
 use self::http::{Metrics, Server};
 use self::listen::Bounds;
+use self::pull_through::PullThrough;
 use self::reload::Current;
 use self::repository::{MissingContent, Repositories, Settings};
 use self::store::Filesystem;
-use crate::telemetry::{Health, MetricsRegistry, server, shutdown_on_signal};
+use crate::telemetry::{Health, LogFormat, MetricsRegistry, server, shutdown_on_signal, terminal};
 use crate::volume;
 
 /// How often idle uploads are looked for.
@@ -39,7 +47,7 @@ const DESCRIPTORS_OF_A_CONNECTION: usize = 2;
 #[command(group = clap::ArgGroup::new("source").required(true).args(["config", "root"]))]
 pub struct Options {
     /// A YAML file with everything; `wharf config schema` describes it.
-    #[arg(long, conflicts_with_all = ["listen", "operations"])]
+    #[arg(long, conflicts_with_all = ["listen", "operations", "mirrors", "cache_size"])]
     pub config: Option<PathBuf>,
     /// The folder that holds all content.
     #[arg(long)]
@@ -50,6 +58,14 @@ pub struct Options {
     /// Address and port of `/healthz`, `/readyz`, `/metrics` and `/volume`.
     #[arg(long)]
     pub operations: Option<SocketAddr>,
+    /// Another registry whose images are served too, fetched once and kept: `docker.io`, or `docker.io=https://mirror.example.com`
+    /// where it is to be asked somewhere else. May be given several times. `docker.io` also serves Docker's `registry-mirrors`.
+    // Read later: what is malformed here is shown as it was given, and a password may stand in it by mistake.
+    #[arg(long = "mirror", value_name = "HOST[=URL]")]
+    pub mirrors: Vec<String>,
+    /// How much of other registries is kept.
+    #[arg(long, value_name = "SIZE", default_value = "20Gi", requires = "mirrors")]
+    pub cache_size: Size,
 }
 
 /// Arguments of `wharf tag-referrers`.
@@ -78,6 +94,9 @@ pub enum ServeError {
     /// The users cannot be read.
     #[error(transparent)]
     Users(#[from] access::FileError),
+    /// What is said of mirrors cannot be used.
+    #[error(transparent)]
+    Mirrors(#[from] pull_through::FileError),
     /// The certificate or its key cannot be used.
     #[error("cannot use {path} for TLS: {problem}")]
     Tls {
@@ -94,16 +113,25 @@ pub enum ServeError {
     Signals(#[source] std::io::Error),
 }
 
-/// Serves until the process is told to stop.
+/// Serves until the process is told to stop. `log_format` says whether a person reads the log.
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run(options: Options) -> Result<(), ServeError> {
+pub async fn run(options: Options, log_format: LogFormat) -> Result<(), ServeError> {
     let config = match (&options.config, options.root) {
         (Some(file), _) => Config::read(file)?,
-        (None, root) => Config::of(root.unwrap_or_default(), options.listen, options.operations),
+        (None, root) => {
+            let config = Config::of(root.unwrap_or_default(), options.listen, options.operations);
+            let mirrors = options.mirrors.iter().map(|flag| Mirror::of_flag(flag)).collect::<Result<_, _>>()?;
+            config.with_mirrors(mirrors, options.cache_size)?
+        }
     };
-    serve(config, options.config, shutdown_on_signal().map_err(ServeError::Signals)?).await
+    let stop = shutdown_on_signal().map_err(ServeError::Signals)?;
+    let person = Person {
+        reads: !config.mirrors.is_empty() && options.config.is_none() && std::io::stdout().is_terminal(),
+        watches: log_format == LogFormat::Text && terminal::is_there(),
+    };
+    serve_to(config, options.config, person, stop).await
 }
 
 /// Writes the tags by which engines without the referrers API list referrers. Where nothing was served since the last time,
@@ -134,27 +162,44 @@ pub async fn tag_referrers(options: TagReferrersOptions) -> Result<(), ServeErro
     Ok(())
 }
 
+/// Who is at a terminal.
+#[derive(Clone, Copy, Debug, Default)]
+struct Person {
+    /// Somebody to whom the first screen is of use.
+    reads: bool,
+    /// Somebody who may watch what is on its way.
+    watches: bool,
+}
+
 /// Serves until `stop` is cancelled. Changes of `file`, where the configuration is from one, are taken up.
 ///
 /// # Errors
 /// When it cannot start. Nothing is left running then.
 pub async fn serve(config: Config, file: Option<PathBuf>, stop: CancellationToken) -> Result<(), ServeError> {
+    serve_to(config, file, Person::default(), stop).await
+}
+
+async fn serve_to(
+    config: Config,
+    file: Option<PathBuf>,
+    person: Person,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
     let ends = stop.clone().drop_guard();
     let health = Health::default();
     let mut registry = MetricsRegistry::default();
     let metrics = Metrics::register(&mut registry);
+    let mirroring = Arc::new(OnceLock::<Arc<PullThrough>>::new());
+    let told = mirroring.clone();
+    let cache_metrics = (!config.mirrors.is_empty())
+        .then(|| cache::Metrics::register(&mut registry, move || Some(told.get()?.figures())));
     raise_descriptors(config.limits.connections);
     let listener = server::bind(config.listen).await.map_err(ServeError::Listen)?;
     let opened = Arc::new(OnceLock::new());
     if let Some(address) = config.operations {
         let operations = server::bind(address).await.map_err(ServeError::Listen)?;
         // It answers until the very end.
-        let store = opened.clone();
-        let images = move || {
-            let found = store.get().and_then(Filesystem::usage)?;
-            Some(volume::Images { bytes: found.bytes, repositories: found.repositories })
-        };
-        let volume = volume::router(config.root.clone(), images);
+        let volume = volume(&config, opened.clone());
         tokio::spawn(server::serve(operations, health.clone(), registry, volume));
     }
     let ready = health.gate("content store");
@@ -166,9 +211,13 @@ pub async fn serve(config: Config, file: Option<PathBuf>, stop: CancellationToke
     tokio::spawn(count(opened.get_or_init(|| store.clone()).clone(), stop.clone()));
     let limits = &config.limits;
     let repositories = Repositories::new(Arc::new(store), settings(config.missing_content, limits));
-    tokio::spawn(sweep(repositories.clone(), current, stop.clone()));
+    tokio::spawn(sweep(repositories.clone(), current.clone(), stop.clone()));
+    let running = cache_metrics.map(|metrics| reload::pull_through(current, metrics, stop.clone())).transpose()?;
+    let running = running.map(|running| mirroring.get_or_init(|| running).clone());
+    let maintained = running.as_ref().map(|running| running.maintain());
+    let mirrors = running.as_ref().map(|running| running.edge.clone());
     let uploads = repositories.clone();
-    let server = Arc::new(Server::new(repositories.clone(), access, metrics.clone(), requests(limits)));
+    let server = Arc::new(Server::new(repositories.clone(), access, mirrors, metrics.clone(), requests(limits)));
     let (change_bounds, bounds) = watch::channel(connections(limits));
     if let Some(file) = file {
         let server = server.clone();
@@ -179,7 +228,10 @@ pub async fn serve(config: Config, file: Option<PathBuf>, stop: CancellationToke
         };
         tokio::spawn(reload::configuration(file, changes, take_up, stop.clone()));
     }
-    tracing::info!(root = %config.root.display(), listen = %config.listen, tls = config.tls.is_some(), "serving");
+    tell(&config, person);
+    if let Some(running) = running.filter(|_| person.watches) {
+        tokio::spawn(progress::show(move || running.under_way(), stop.clone()));
+    }
     ready.open();
     let closing = stop.clone();
     tokio::spawn(async move {
@@ -188,9 +240,34 @@ pub async fn serve(config: Config, file: Option<PathBuf>, stop: CancellationToke
     });
     listen::serve(listener, server, certificate, metrics, bounds, stop).await;
     uploads.suspend_uploads().await;
+    if let Some(maintained) = maintained {
+        maintained.end().await;
+    }
     drop(ends);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Says what is served, and to a person how to use it.
+fn tell(config: &Config, person: Person) {
+    tracing::info!(root = %config.root.display(), listen = %config.listen, tls = config.tls.is_some(), "serving");
+    for mirror in &config.mirrors {
+        let endpoints = mirror.settings().endpoints;
+        tracing::info!(host = %mirror.host, ?endpoints, default = mirror.default, "mirroring");
+    }
+    if person.reads {
+        // Nobody may be reading any more; that is no reason not to serve.
+        let _ = std::io::stdout().write_all(first_screen(config).as_bytes());
+    }
+}
+
+/// What tells how full the volume is, and of what once the store is open.
+fn volume(config: &Config, opened: Arc<OnceLock<Filesystem>>) -> axum::Router {
+    let images = move || {
+        let found = opened.get().and_then(Filesystem::usage)?;
+        Some(volume::Images { bytes: found.bytes, repositories: found.repositories })
+    };
+    volume::router(config.root.clone(), images)
 }
 
 /// Takes as many descriptors as the system gives: the usual soft limit is below what the connections alone may need.

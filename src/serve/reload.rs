@@ -1,6 +1,6 @@
-//! Files that are taken up when they change: certificates, users, and the configuration itself. Kubernetes changes what it mounts by renamed links,
-//! which no notice of a folder tells reliably, so the contents are compared. What is malformed is told once and must never
-//! be taken up.
+//! Files that are taken up when they change: certificates, users, what is said of mirrors, and the configuration itself.
+//! Kubernetes changes what it mounts by renamed links, which no notice of a folder tells reliably, so the contents are compared.
+//! What is malformed is told once and must never be taken up.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::ServeError;
 use super::access::{Access, Files, Rights, Users};
+use super::cache;
+use super::cache::store::Protected;
 use super::config::{Config, Tls};
 use super::listen::Certificate;
+use super::pull_through::{self, Described, PullThrough};
 
 /// The configuration in force.
 pub type Current = watch::Receiver<Arc<Config>>;
@@ -131,6 +134,36 @@ pub fn access(current: Current, key: &[u8; 32], stop: CancellationToken) -> Resu
     Ok(access)
 }
 
+/// Pull-through over a store under the root, and tasks that follow what is said of it.
+///
+/// # Errors
+/// When that, or the store, cannot be used now.
+pub fn pull_through(
+    current: Current,
+    metrics: cache::Metrics,
+    stop: CancellationToken,
+) -> Result<Arc<PullThrough>, ServeError> {
+    let config = current.borrow().clone();
+    let (found, protected) = (Described::read(&config)?, pull_through::protected(&config)?);
+    let running = Arc::new(PullThrough::open(&config.root, &found, metrics, rand::random())?);
+    running.protect(protected.clone());
+    let (mirrors, content) = (running.clone(), running.clone());
+    let (described, listed, stopped) = (current.clone(), current, stop.clone());
+    tokio::spawn(async move {
+        let read = || Described::read(&described.borrow());
+        follow("mirrors", found, read, |found| mirrors.change(found), stopped).await;
+    });
+    tokio::spawn(async move {
+        let take_up = |found: &Protected| {
+            content.protect(found.clone());
+            Ok(())
+        };
+        follow("what is pinned and in use", protected, || pull_through::protected(&listed.borrow()), take_up, stop)
+            .await;
+    });
+    Ok(running)
+}
+
 /// Follows the file of the configuration itself. A change is taken up whole, if all files that it names can be used; the tasks
 /// above see it next.
 pub async fn configuration(
@@ -144,6 +177,7 @@ pub async fn configuration(
         let (config, kept) = found.clone().within(&current.borrow());
         parse_users(&read_users(&config)?)?;
         parse_certificate(read_certificate(&config)?.as_ref())?;
+        pull_through::check(&config)?;
         if !kept.is_empty() {
             tracing::warn!(
                 ?kept,

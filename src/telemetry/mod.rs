@@ -3,6 +3,7 @@
 
 pub mod health;
 pub mod server;
+pub mod terminal;
 
 use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,7 +14,7 @@ pub use health::Health;
 pub use prometheus_client::registry::Registry as MetricsRegistry;
 
 /// How log lines are written.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
     #[default]
@@ -28,7 +29,9 @@ pub enum LogFormat {
 /// When the filter is malformed, with the part that was not understood.
 pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = filter.parse::<EnvFilter>()?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written is lost. By default that would be said, by a panic where it cannot be said either.
+    let subscriber = tracing_subscriber::fmt().log_internal_errors(false);
+    let subscriber = subscriber.with_env_filter(filter).with_writer(|| terminal::Log);
     match format {
         LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber.json().flatten_event(true).init(),

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
+use super::upstream::Basic;
+
 pub use users::{InvalidUsers, Users};
 
 /// How long a successful check is remembered. A changed file of users forgets all of them at once.
@@ -90,6 +92,7 @@ pub enum FileError {
 }
 
 type Remembered = HashMap<[u8; 32], (Instant, Caller)>;
+type Strangers = HashMap<[u8; 32], Instant>;
 
 /// Who may be asking.
 #[derive(Clone)]
@@ -103,6 +106,8 @@ pub struct Access {
     people: RwLock<People>,
     key: hmac::Key,
     remembered: Mutex<Remembered>,
+    /// Credentials that are nobody's here, and until when that is remembered: those of other registries come with each request.
+    strangers: Mutex<Strangers>,
     turns: Semaphore,
 }
 
@@ -114,6 +119,7 @@ impl Access {
             people: RwLock::new(People { anonymous, users: users.map(Arc::new) }),
             key: hmac::Key::new(hmac::HMAC_SHA256, key),
             remembered: Mutex::default(),
+            strangers: Mutex::default(),
             turns: Semaphore::new(CHECKS_AT_ONCE),
         }
     }
@@ -123,6 +129,7 @@ impl Access {
         let people = People { anonymous, users: users.map(Arc::new) };
         *self.people.write().unwrap_or_else(PoisonError::into_inner) = people;
         self.with_remembered(HashMap::clear);
+        self.with_strangers(HashMap::clear);
     }
 
     /// Whether somebody without credentials should be asked for some, to learn whether they have any.
@@ -137,6 +144,55 @@ impl Access {
 
     fn with_remembered<T>(&self, act: impl FnOnce(&mut Remembered) -> T) -> T {
         act(&mut self.remembered.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn with_strangers<T>(&self, act: impl FnOnce(&mut Strangers) -> T) -> T {
+        act(&mut self.strangers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Who sends this `Authorization` header with a request for what another registry has. Where the anonymous may read, it may
+    /// hold a credential that is nobody's here and somebody's there; that one is returned besides.
+    ///
+    /// # Errors
+    /// When it is neither that of a user nor one for another registry.
+    pub async fn identify_beside(
+        &self,
+        authorization: Option<&[u8]>,
+        now: Instant,
+    ) -> Result<(Caller, Option<Basic>), Unknown> {
+        let People { anonymous, users } = self.people();
+        let anonymous = Caller { name: None, rights: anonymous };
+        let Some(authorization) = authorization.filter(|_| anonymous.rights >= Rights::Read) else {
+            return Ok((self.identify(authorization, now).await?, None));
+        };
+        let (user, password) = basic(authorization).ok_or(Unknown::Credentials)?;
+        // What podman sends when it was asked for a credential and has none.
+        if user.is_empty() && password.is_empty() {
+            return Ok((anonymous, None));
+        }
+        let mark = self.mark(&user, &password);
+        if !self.with_strangers(|strangers| strangers.get(&mark).is_some_and(|until| now < *until)) {
+            match self.identify(Some(authorization), now).await {
+                Ok(caller) if caller.name.is_some() => return Ok((caller, None)),
+                Ok(_) => {}
+                Err(Unknown::Credentials) => self.remember_stranger(mark, now, users.as_ref()),
+                Err(Unknown::Busy) => return Err(Unknown::Busy),
+            }
+        }
+        Ok((anonymous, Some(Basic { user, password })))
+    }
+
+    fn remember_stranger(&self, mark: [u8; 32], now: Instant, checked: Option<&Arc<Users>>) {
+        self.with_strangers(|strangers| {
+            // As in [`Self::remember`].
+            if self.people().users.as_ref().map(Arc::as_ptr) != checked.map(Arc::as_ptr) {
+                return;
+            }
+            if strangers.len() >= REMEMBERED_CHECKS {
+                strangers.clear();
+            }
+            strangers.insert(mark, now + REMEMBERED);
+        });
     }
 
     /// Who sends this `Authorization` header.
@@ -294,6 +350,35 @@ mod tests {
         access.replace(Rights::Read, Some(users("secret")));
         assert!(access.has_users());
         assert_eq!(access.identify(None, Instant::now()).await.unwrap().rights, Rights::Read);
+    }
+
+    #[tokio::test]
+    async fn what_is_nobody_s_here_is_passed_on_only_beside_the_anonymous() {
+        let now = Instant::now();
+        let told = async |access: &Access, authorization: &[u8]| {
+            let found = access.identify_beside(Some(authorization), now).await;
+            found.map(|(caller, basic)| (caller.name.is_some(), basic.map(|basic| (basic.user, basic.password))))
+        };
+        let theirs = Ok((false, Some(("me".to_owned(), "there:".to_owned()))));
+        let open = Access::new(Rights::Read, Some(users("here")), &[7; 32]);
+        assert_eq!(told(&open, &header("reader", "here")).await, Ok((true, None)));
+        assert_eq!(told(&open, &header("me", "there:")).await, theirs);
+        assert_eq!(told(&open, &header("", "")).await, Ok((false, None)));
+        assert_eq!(told(&open, b"Bearer token").await, Err(Unknown::Credentials));
+        assert_eq!(open.identify_beside(None, now).await.unwrap().1, None);
+        // The next time costs no check.
+        let turns = open.turns.acquire_many(2).await.unwrap();
+        assert_eq!(told(&open, &header("me", "there:")).now_or_never(), Some(theirs.clone()));
+        drop(turns);
+        open.replace(Rights::Read, Some(users("there:")));
+        assert_eq!(told(&open, &header("reader", "there:")).await, Ok((true, None)));
+        let closed = Access::new(Rights::None, Some(users("here")), &[7; 32]);
+        assert_eq!(told(&closed, &header("me", "there:")).await, Err(Unknown::Credentials));
+        assert_eq!(told(&closed, &header("reader", "here")).await, Ok((true, None)));
+        assert_eq!(closed.identify_beside(None, now).await.unwrap().0.rights, Rights::None);
+        let without_users = Access::new(Rights::Write, None, &[7; 32]);
+        assert_eq!(told(&without_users, &header("me", "there:")).await, theirs);
+        assert_eq!(told(&without_users, b"Bearer token").await, Err(Unknown::Credentials));
     }
 
     #[tokio::test]

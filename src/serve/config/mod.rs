@@ -1,5 +1,8 @@
 //! The server's configuration: one document, checked whole before anything starts. Reading it is pure.
 
+mod mirrors;
+mod text;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +12,9 @@ use thiserror::Error;
 
 use super::access::{Files, Rights};
 use super::repository::MissingContent;
+use crate::oci::RegistryHost;
+
+pub use mirrors::{Cache, InvalidSize, Mirror, Size};
 
 /// Configuration of `wharf serve`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -34,6 +40,17 @@ pub struct Config {
     /// Bounds of what the server takes on.
     #[serde(default)]
     pub limits: Limits,
+    /// Other registries whose content is served too: fetched once, and kept as long as there is room.
+    #[serde(default, deserialize_with = "mirrors::read")]
+    pub mirrors: Vec<Mirror>,
+    /// What of other registries is kept, and for how long it is good.
+    #[serde(default)]
+    pub cache: Cache,
+    /// Names of this server, as they begin images' references: clients that add one as `ns` get its own repositories. They
+    /// matter only where there are mirrors; without any, `ns` is not looked at.
+    #[serde(default, with = "text::list")]
+    #[schemars(with = "Vec<String>")]
+    pub local_names: Vec<RegistryHost>,
 }
 
 /// A certificate with its key.
@@ -120,6 +137,9 @@ pub enum ConfigError {
         /// What is wrong, with line and column.
         source: Box<serde_saphyr::Error>,
     },
+    /// Flags that do not go together.
+    #[error("{0}")]
+    Flags(String),
     /// Values that do not go together.
     #[error("{path}: {problem}")]
     Contradiction {
@@ -135,7 +155,23 @@ impl Config {
     #[must_use]
     pub fn of(root: PathBuf, listen: SocketAddr, operations: Option<SocketAddr>) -> Self {
         let (tls, access, missing_content) = (None, Access::default(), MissingContent::default());
-        Self { root, listen, operations, tls, access, missing_content, limits: Limits::default() }
+        let (limits, mirrors, cache, local_names) = Default::default();
+        Self { root, listen, operations, tls, access, missing_content, limits, mirrors, cache, local_names }
+    }
+
+    /// The same with these mirrors, as flags give them.
+    ///
+    /// # Errors
+    /// When they do not go together.
+    pub fn with_mirrors(mut self, mirrors: Vec<Mirror>, size: Size) -> Result<Self, ConfigError> {
+        for mirror in mirrors {
+            if let Some(problem) = mirrors::conflict(&self.mirrors, &mirror) {
+                return Err(ConfigError::Flags(problem));
+            }
+            self.mirrors.push(mirror);
+        }
+        self.cache.size = size;
+        Ok(self)
     }
 
     /// Reads a file.
@@ -153,7 +189,9 @@ impl Config {
     /// # Errors
     /// When it is malformed, or what it says cannot be done.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let config: Self = serde_saphyr::from_str(text)
+        // The place is told and not shown: a password may stand there by mistake.
+        let options = serde_saphyr::options! { with_snippet: false };
+        let config: Self = serde_saphyr::from_str_with_options(text, options)
             .map_err(|source| ConfigError::Invalid { path: path.to_owned(), source: source.into() })?;
         match config.contradiction() {
             None => Ok(config),
@@ -182,6 +220,10 @@ impl Config {
             kept.push("tls");
             self.tls.clone_from(&running.tls);
         }
+        if self.mirrors.is_empty() != running.mirrors.is_empty() {
+            kept.push("mirrors");
+            self.mirrors.clone_from(&running.mirrors);
+        }
         (self, kept)
     }
 
@@ -202,6 +244,9 @@ impl Config {
         }
         if limits.reserve_percent > 100 {
             return Some("limits.reservePercent is more than 100");
+        }
+        if self.local_names.iter().any(|name| self.mirrors.iter().any(|mirror| mirror.host == *name)) {
+            return Some("a name of localNames is also the host of a mirror: requests for it could mean either");
         }
         None
     }
@@ -266,6 +311,7 @@ mod tests {
             ("root: /data\nlisten: 127.0.0.1:5000\naccess: {anonymous: None}\n", "nobody"),
             ("root: /data\nlisten: 127.0.0.1:5000\nlimits: {receiving: 0}\n", "may be 0"),
             ("root: /data\nlisten: 127.0.0.1:5000\nlimits: {reservePercent: 101}\n", "more than 100"),
+            ("root: /data\nlisten: 127.0.0.1:5000\nmirrors: [{host: a}]\nlocalNames: [a]\n", "either"),
         ] {
             let error = parse(text).unwrap_err();
             let place = expected.replace(':', ", column ");
@@ -280,19 +326,39 @@ mod tests {
         let same = parse("root: /data\nlisten: 127.0.0.1:5000\ntls: {certificate: c, key: b}\n").unwrap();
         assert_eq!(same.clone().within(&running), (same, vec![]));
         let other =
-            parse("root: /other\nlisten: 127.0.0.1:1\noperations: 127.0.0.1:2\nlimits: {receiving: 3}\n").unwrap();
+            parse("root: /other\nlisten: 127.0.0.1:1\noperations: 127.0.0.1:2\nlimits: {receiving: 3}\nmirrors: [{host: a}]\n")
+                .unwrap();
         let (taken, kept) = other.within(&running);
-        assert_eq!(kept, ["root", "listen", "operations", "tls"]);
+        assert_eq!(kept, ["root", "listen", "operations", "tls", "mirrors"]);
         let limits = super::Limits { receiving: 3, ..running.limits.clone() };
         assert_eq!(taken, Config { limits, ..running });
     }
 
     #[test]
-    fn every_field_of_the_schema_is_described() {
-        let schema = schema().to_string();
-        for field in ["root", "manifestMemoryMebibytes", "writers", "missingContent"] {
-            assert!(schema.contains(&format!("\"{field}\":")), "{field}");
+    fn what_the_documents_show_can_be_used() {
+        for document in ["serve.md", "mirror.md"] {
+            let text = std::fs::read_to_string(format!("{}/docs/{document}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+            let shown: Vec<&str> =
+                text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+            assert!(!shown.is_empty(), "{document} shows nothing");
+            for shown in shown {
+                parse(shown).unwrap_or_else(|error| panic!("{document}: {error}\n{shown}"));
+            }
         }
-        assert!(schema.contains("additionalProperties\":false"));
+    }
+
+    #[test]
+    fn every_field_of_the_schema_is_described() {
+        let schema = schema();
+        let definitions = schema["$defs"].as_object().unwrap().values().chain([&schema]);
+        let mut found = 0;
+        for definition in definitions.filter(|definition| definition["type"] == "object") {
+            assert_eq!(definition["additionalProperties"], false, "{definition}");
+            for (name, field) in definition["properties"].as_object().unwrap() {
+                assert!(field["description"].as_str().is_some_and(|text| !text.is_empty()), "{name} is not described");
+                found += 1;
+            }
+        }
+        assert!(found > 30, "{schema}");
     }
 }

@@ -8,15 +8,21 @@ use thiserror::Error;
 
 use super::body::{Answer, Broken};
 use super::route::RouteError;
+use super::target::TargetError;
 use super::uploads::progress_headers;
 use crate::oci::path::InvalidPath;
 use crate::oci::tag::InvalidReference;
 use crate::oci::{ErrorCode, RepositoryName};
 use crate::serve::access::Unknown;
+use crate::serve::cache::Refused;
+use crate::serve::cache::metrics::Reason;
 use crate::serve::repository::Error;
 
 /// How a client is asked for its name.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"wharf\", charset=\"UTF-8\"");
+
+/// In how many seconds to come back, where nobody knows better.
+const RETRY_SECONDS: u64 = 5;
 
 /// Why a request is refused.
 #[derive(Debug, Error)]
@@ -53,6 +59,28 @@ pub enum Refusal {
     /// As many clients as may be are bringing content.
     #[error("too many requests are bringing content")]
     Busy,
+    /// It is for nobody's content.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// It is for another registry's content, which is not given.
+    #[error("{refused}")]
+    Mirror {
+        /// What is not there, where it is not there.
+        missing: ErrorCode,
+        /// Why.
+        refused: Refused,
+    },
+    /// It names no registry; there is no such repository here, and the default mirror does not give it.
+    #[error("there is no such repository here, and {refused}")]
+    Neither {
+        /// What is not there.
+        missing: ErrorCode,
+        /// Why the mirror does not give it.
+        refused: Refused,
+    },
+    /// It has been here before.
+    #[error("this request has come through this server already: a registry that is mirrored here leads back to it")]
+    Loop,
 }
 
 struct Row(StatusCode, ErrorCode);
@@ -73,6 +101,10 @@ impl Refusal {
             Self::Header(_) => Row(Status::BAD_REQUEST, Code::Unsupported),
             Self::Range(_) => Row(Status::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
             Self::Busy => Row(Status::TOO_MANY_REQUESTS, Code::TooManyRequests),
+            Self::Target(error) => target_row(error),
+            Self::Mirror { missing, refused } => mirror_row(*missing, refused),
+            Self::Neither { missing, .. } => Row(Status::NOT_FOUND, *missing),
+            Self::Loop => Row(Status::LOOP_DETECTED, Code::Unavailable),
         }
     }
 
@@ -103,6 +135,9 @@ impl Refusal {
             Self::Route(RouteError::Method { allowed }) => {
                 headers.insert(ALLOW, HeaderValue::from_static(allowed));
             }
+            Self::Target(TargetError::ReadOnly(_)) => {
+                headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            }
             Self::Repository { repository, error: Error::OutOfOrder { progress, .. } } => {
                 progress_headers(&mut headers, repository, progress);
             }
@@ -120,7 +155,7 @@ impl Refusal {
             status,
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS | StatusCode::INSUFFICIENT_STORAGE
         ) {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            headers.insert(RETRY_AFTER, HeaderValue::from(self.retry_after()));
         }
         // The rest of a body that nobody wants is not waited for.
         if matches!(self, Self::Body(_) | Self::Header(_)) {
@@ -129,10 +164,87 @@ impl Refusal {
         headers
     }
 
-    /// Whether the server, and not the client, is at fault.
+    /// The same for a request that may as well be for a repository of this server that is still to be pushed to: who pushes looks
+    /// first whether the manifest is there, and must hear nothing of another registry's trouble. Docker takes all of it alike.
+    #[must_use]
+    pub fn of_either(self) -> Self {
+        match self {
+            Self::Mirror {
+                missing,
+                refused: refused @ (Refused::Unauthorized(_) | Refused::Denied(_) | Refused::Away { .. }),
+            } => Self::Neither { missing, refused },
+            other => other,
+        }
+    }
+
+    /// In how many seconds it may go better.
+    fn retry_after(&self) -> u64 {
+        match self {
+            Self::Mirror { refused: Refused::Away { retry_after: Some(wait), .. }, .. } => wait.as_secs().max(1),
+            _ => RETRY_SECONDS,
+        }
+    }
+
+    /// Whether the server, and neither the client nor another registry, is at fault.
     #[must_use]
     pub fn is_ours(&self, method: &Method) -> bool {
-        self.row(method).0.is_server_error()
+        let fault = match self {
+            Self::Loop => false,
+            Self::Mirror { refused, .. } => matches!(refused, Refused::Store(_)),
+            _ => true,
+        };
+        fault && self.row(method).0.is_server_error()
+    }
+
+    /// As what it counts among the refusals of what other registries have, if it is one.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Target(error) => Some(match error {
+                TargetError::Namespace | TargetError::Contradiction { .. } | TargetError::Name(_) => {
+                    Reason::MalformedRegistry
+                }
+                TargetError::UnknownRegistry(_) => Reason::UnknownRegistry,
+                TargetError::ReadOnly(_) | TargetError::Taken(_) => Reason::NotReadOnly,
+            }),
+            Self::Loop => Some(Reason::Loop),
+            Self::Mirror { refused, .. } | Self::Neither { refused, .. } => match refused {
+                Refused::Unknown(_) | Refused::Store(_) => None,
+                Refused::Unauthorized(_) => Some(Reason::Unauthorized),
+                Refused::Denied(_) => Some(Reason::Denied),
+                Refused::Away { .. } => Some(Reason::Away),
+                Refused::Unverified(_) => Some(Reason::Wrong),
+                Refused::Loop(_) => Some(Reason::Loop),
+            },
+            _ => None,
+        }
+    }
+}
+
+fn target_row(error: &TargetError) -> Row {
+    use ErrorCode as Code;
+    use StatusCode as Status;
+    match error {
+        TargetError::Namespace | TargetError::Contradiction { .. } | TargetError::Name(_) => {
+            Row(Status::BAD_REQUEST, Code::NameInvalid)
+        }
+        TargetError::UnknownRegistry(_) => Row(Status::NOT_FOUND, Code::NameUnknown),
+        TargetError::ReadOnly(_) => Row(Status::METHOD_NOT_ALLOWED, Code::Unsupported),
+        TargetError::Taken(_) => Row(Status::FORBIDDEN, Code::Denied),
+    }
+}
+
+/// Never 429: containerd repeats that at once, five times.
+fn mirror_row(missing: ErrorCode, refused: &Refused) -> Row {
+    use ErrorCode as Code;
+    use StatusCode as Status;
+    match refused {
+        Refused::Unknown(_) => Row(Status::NOT_FOUND, missing),
+        Refused::Unauthorized(_) => Row(Status::UNAUTHORIZED, Code::Unauthorized),
+        Refused::Denied(_) => Row(Status::FORBIDDEN, Code::Denied),
+        Refused::Away { .. } | Refused::Unverified(_) => Row(Status::SERVICE_UNAVAILABLE, Code::Unavailable),
+        Refused::Loop(_) => Row(Status::LOOP_DETECTED, Code::Unavailable),
+        Refused::Store(_) => Row(Status::INTERNAL_SERVER_ERROR, Code::Unavailable),
     }
 }
 
@@ -180,14 +292,21 @@ fn repository_row(error: &Error) -> Row {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use hyper::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
     use hyper::{Method, StatusCode};
 
-    use super::{Broken, Refusal, RouteError};
+    use super::{Broken, Reason, Refusal, Refused, RouteError, TargetError};
     use crate::oci::path::InvalidPath;
+    use crate::oci::{ErrorCode, RegistryHost};
     use crate::serve::access::Unknown;
     use crate::serve::repository::Error;
     use crate::serve::store::StoreError;
+
+    fn host() -> RegistryHost {
+        "docker.io".parse().unwrap()
+    }
 
     fn store(kind: std::io::ErrorKind) -> Refusal {
         let source = std::io::Error::new(kind, "secret detail");
@@ -207,6 +326,10 @@ mod tests {
             (Refusal::Unauthorized, Method::GET, 401),
             (Refusal::Denied, Method::PUT, 403),
             (Refusal::Busy, Method::PUT, 429),
+            (Refusal::Target(TargetError::Namespace), Method::GET, 400),
+            (Refusal::Target(TargetError::UnknownRegistry(host())), Method::GET, 404),
+            (Refusal::Target(TargetError::ReadOnly(host())), Method::PUT, 405),
+            (Refusal::Target(TargetError::Taken(host())), Method::PUT, 403),
             (Refusal::Body(Broken::TooLong(1)), Method::PUT, 413),
             (Refusal::Body(Broken::Idle(1)), Method::PUT, 408),
             (domain(Error::UploadBusy), Method::PATCH, 503),
@@ -221,6 +344,40 @@ mod tests {
             assert_eq!(headers.contains_key(ALLOW), status == 405);
             assert_eq!(headers.contains_key(RETRY_AFTER), [429, 503, 507].contains(&status));
             assert_eq!(refusal.is_ours(&method), status >= 500);
+        }
+    }
+
+    #[test]
+    fn another_registry_s_trouble_is_not_ours_and_never_429() {
+        let away = |seconds: Option<u64>| Refused::Away {
+            problem: "https://registry-1.docker.io does not answer".to_owned(),
+            retry_after: seconds.map(Duration::from_secs),
+        };
+        let full = StoreError { doing: "write", what: "/x".to_owned(), source: std::io::ErrorKind::StorageFull.into() };
+        for (refused, status, retry_after, reason) in [
+            (Refused::Unknown(host()), 404, None, None),
+            (Refused::Unauthorized(host()), 401, None, Some(Reason::Unauthorized)),
+            (Refused::Denied(host()), 403, None, Some(Reason::Denied)),
+            (away(None), 503, Some("5"), Some(Reason::Away)),
+            (away(Some(90)), 503, Some("90"), Some(Reason::Away)),
+            (away(Some(0)), 503, Some("1"), Some(Reason::Away)),
+            (Refused::Unverified(host()), 503, Some("5"), Some(Reason::Wrong)),
+            (Refused::Loop(host()), 508, None, Some(Reason::Loop)),
+            (Refused::Store(full), 500, None, None),
+        ] {
+            let refusal = Refusal::Mirror { missing: ErrorCode::BlobUnknown, refused };
+            let answer = refusal.answer(&Method::GET);
+            assert_eq!(answer.status(), status, "{refusal}");
+            assert_eq!(
+                answer.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap()),
+                retry_after,
+                "{refusal}"
+            );
+            assert_eq!(answer.headers().contains_key(WWW_AUTHENTICATE), status == 401);
+            assert_eq!((refusal.reason(), refusal.is_ours(&Method::GET)), (reason, status == 500), "{refusal}");
+            let either = refusal.of_either();
+            let status = if [401, 403, 503].contains(&status) && reason != Some(Reason::Wrong) { 404 } else { status };
+            assert_eq!((either.answer(&Method::GET).status().as_u16(), either.reason()), (status, reason), "{either}");
         }
     }
 

@@ -1,11 +1,14 @@
 //! The edge: requests in, answers out, one log line each. It decides nothing but who may ask what; the rest is the
 //! domain's. It must never put into an answer what the domain does not say.
 
+mod answers;
 mod body;
 mod content;
 mod error;
 mod metrics;
+mod mirrors;
 mod route;
+pub mod target;
 mod uploads;
 
 use std::net::SocketAddr;
@@ -20,13 +23,15 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use self::error::Refusal;
-use self::route::{Route, route};
+use self::route::{Query, Route, route};
+use self::target::{Mirrored, Target};
 use super::access::{Access, Caller, Rights};
 use super::repository::{Error, Repositories};
 use crate::oci::RepositoryName;
 
 pub use body::Answer;
 pub use metrics::Metrics;
+pub use mirrors::Mirrors;
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -41,6 +46,7 @@ const ONCE: [HeaderName; 6] = [AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CON
 pub struct Server {
     repositories: Arc<Repositories>,
     access: Arc<Access>,
+    mirrors: Option<Arc<Mirrors>>,
     metrics: Metrics,
     manifests_in_flight: Semaphore,
     limits: RwLock<Limits>,
@@ -63,6 +69,14 @@ impl Limits {
     }
 }
 
+/// Whose content a request is for, once that is decided.
+enum Whose<'a> {
+    /// This server's own.
+    Ours(Route),
+    /// Another registry's.
+    Mirror(&'a Mirrors, Mirrored),
+}
+
 /// An answer without a body.
 fn answer<'a>(status: StatusCode, headers: impl IntoIterator<Item = (HeaderName, &'a str)>) -> Response<Answer> {
     let mut response = Response::new(Answer::empty());
@@ -82,11 +96,17 @@ fn in_repository(repository: &RepositoryName) -> impl Fn(Error) -> Refusal + use
 }
 
 impl Server {
-    /// One for these repositories.
+    /// One for these repositories, and for what other registries have.
     #[must_use]
-    pub fn new(repositories: Arc<Repositories>, access: Arc<Access>, metrics: Metrics, limits: Limits) -> Self {
+    pub fn new(
+        repositories: Arc<Repositories>,
+        access: Arc<Access>,
+        mirrors: Option<Arc<Mirrors>>,
+        metrics: Metrics,
+        limits: Limits,
+    ) -> Self {
         let manifests_in_flight = Semaphore::new(MANIFESTS_IN_FLIGHT);
-        Self { repositories, access, metrics, manifests_in_flight, limits: RwLock::new(limits) }
+        Self { repositories, access, mirrors, metrics, manifests_in_flight, limits: RwLock::new(limits) }
     }
 
     /// Bounds requests anew. Those that run end by the bounds they began with, and do not count for the new ones.
@@ -111,6 +131,9 @@ impl Server {
             Ok(response) => (response, None),
             Err(refusal) => (refusal.answer(&method), Some(refusal)),
         };
+        if let (Some(mirrors), Some(refusal)) = (&self.mirrors, &refusal) {
+            mirrors.refused(refusal);
+        }
         response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
         let status = response.status().as_u16();
         let (length, elapsed) = (response.body().size_hint().exact().unwrap_or_default(), start.elapsed());
@@ -138,16 +161,38 @@ impl Server {
             return Err(Refusal::Header(name.clone()));
         }
         let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let caller = self.access.identify(authorization, Instant::now()).await?;
+        let target = self.target(&request).await;
+        let (caller, beside) = match &target {
+            Ok(Whose::Mirror(..)) => self.access.identify_beside(authorization, Instant::now()).await?,
+            _ => (self.access.identify(authorization, Instant::now()).await?, None),
+        };
         user.clone_from(&caller.name);
         if caller.rights == Rights::None {
             return Err(Refusal::Unauthorized);
         }
-        let route = route(request.method(), request.uri().path(), request.uri().query().unwrap_or_default())?;
-        if caller.rights < route.needs() {
-            return Err(if caller.name.is_none() { Refusal::Unauthorized } else { Refusal::Denied });
+        match target? {
+            Whose::Mirror(mirrors, mirrored) => mirrors.answer(mirrored, &request, beside).await,
+            Whose::Ours(route) if caller.rights < route.needs() => {
+                Err(if caller.name.is_none() { Refusal::Unauthorized } else { Refusal::Denied })
+            }
+            Whose::Ours(route) => self.dispatch(route, request, &caller).await,
         }
-        self.dispatch(route, request, &caller).await
+    }
+
+    /// Whose content a request is for.
+    async fn target(&self, request: &Request<Incoming>) -> Result<Whose<'_>, Refusal> {
+        let query = Query::parse(request.uri().query().unwrap_or_default())?;
+        let route = route(request.method(), request.uri().path(), &query)?;
+        let Some(mirrors) = &self.mirrors else { return Ok(Whose::Ours(route)) };
+        match mirrors.names().target(route, &query, request.method() == Method::HEAD)? {
+            Target::Local(route) => Ok(Whose::Ours(route)),
+            Target::Mirror(mirrored) => Ok(Whose::Mirror(mirrors, mirrored)),
+            Target::Either(route, mirrored) => {
+                let here = self.repositories.has(&mirrored.repository).await;
+                let here = here.map_err(in_repository(&mirrored.repository))?;
+                Ok(if here { Whose::Ours(route) } else { Whose::Mirror(mirrors, mirrored) })
+            }
+        }
     }
 
     async fn dispatch(

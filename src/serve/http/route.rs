@@ -86,6 +86,26 @@ pub enum RouteError {
 }
 
 impl Route {
+    /// The repository that it is about.
+    #[must_use]
+    pub fn repository(&self) -> Option<&RepositoryName> {
+        match self {
+            Self::Base => None,
+            Self::GetBlob(name, _)
+            | Self::DeleteBlob(name, _)
+            | Self::BeginUpload(name, _)
+            | Self::UploadProgress(name, _)
+            | Self::Append(name, _)
+            | Self::FinishUpload(name, ..)
+            | Self::CancelUpload(name, _)
+            | Self::GetManifest(name, _)
+            | Self::PutManifest(name, ..)
+            | Self::DeleteManifest(name, _)
+            | Self::Tags(name, ..)
+            | Self::Referrers(name, ..) => Some(name),
+        }
+    }
+
     /// What it takes to ask for it.
     #[must_use]
     pub fn needs(&self) -> Rights {
@@ -109,16 +129,15 @@ impl Route {
 ///
 /// # Errors
 /// When that is nothing, with what is wrong.
-pub fn route(method: &Method, path: &str, query: &str) -> Result<Route, RouteError> {
+pub fn route(method: &Method, path: &str, query: &Query) -> Result<Route, RouteError> {
     let path = decode(path, false).ok_or(RouteError::Encoding)?;
-    let query = Query::parse(query).ok_or(RouteError::Encoding)?;
     let reads = method == Method::GET || method == Method::HEAD;
     match path::parse(&path)? {
         Endpoint::Base if reads => Ok(Route::Base),
         Endpoint::Blob(name, digest) if reads => Ok(Route::GetBlob(name, digest)),
         Endpoint::Blob(name, digest) if method == Method::DELETE => Ok(Route::DeleteBlob(name, digest)),
-        Endpoint::Uploads(name) if method == Method::POST => Ok(Route::BeginUpload(name, begin(&query)?)),
-        Endpoint::Upload(name, id) => upload(method, name, &id, &query),
+        Endpoint::Uploads(name) if method == Method::POST => Ok(Route::BeginUpload(name, begin(query)?)),
+        Endpoint::Upload(name, id) => upload(method, name, &id, query),
         Endpoint::Manifest(name, reference) if reads => Ok(Route::GetManifest(name, reference)),
         Endpoint::Manifest(name, reference) if method == Method::PUT => {
             let tags = query.all("tag").map(str::parse).collect::<Result<Vec<Tag>, _>>()?;
@@ -175,15 +194,19 @@ fn allowed(endpoint: &Endpoint) -> &'static str {
 }
 
 /// The parameters of a query, decoded.
-struct Query(Vec<(String, String)>);
+pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn parse(query: &str) -> Option<Self> {
+    /// Reads a query.
+    ///
+    /// # Errors
+    /// When it is not well encoded.
+    pub fn parse(query: &str) -> Result<Self, RouteError> {
         let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             Some((decode(key, true)?, decode(value, true)?))
         });
-        pairs.collect::<Option<Vec<_>>>().map(Self)
+        pairs.collect::<Option<Vec<_>>>().map(Self).ok_or(RouteError::Encoding)
     }
 
     fn all(&self, key: &str) -> impl Iterator<Item = &str> {
@@ -191,7 +214,10 @@ impl Query {
     }
 
     /// A parameter that may stand there once; empty counts as absent.
-    fn one(&self, key: &'static str) -> Result<Option<&str>, RouteError> {
+    ///
+    /// # Errors
+    /// When it stands there twice.
+    pub fn one(&self, key: &'static str) -> Result<Option<&str>, RouteError> {
         let mut values = self.all(key);
         match (values.next(), values.next()) {
             (_, Some(_)) => Err(RouteError::Query(key)),
@@ -225,7 +251,7 @@ fn decode(text: &str, plus_is_space: bool) -> Option<String> {
 mod tests {
     use hyper::Method;
 
-    use super::{Begin, Route, RouteError, route};
+    use super::{Begin, Query, Route, RouteError, route};
     use crate::oci::Algorithm;
     use crate::oci::path::InvalidPath;
     use crate::serve::access::Rights;
@@ -235,7 +261,7 @@ mod tests {
 
     fn ask(method: &str, target: &str) -> Result<Route, RouteError> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        route(&method.parse::<Method>().unwrap(), path, query)
+        route(&method.parse::<Method>().unwrap(), path, &Query::parse(query)?)
     }
 
     #[test]
