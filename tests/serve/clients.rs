@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::client::{IMAGE, digest, image};
 use super::process::Process;
-use super::programs::{Signer, run, run_in, tool};
+use super::programs::{Signer, run, run_command, run_in, tool};
 
 /// An image layout on disk, as skopeo reads it.
 fn layout(folder: &Path) -> PathBuf {
@@ -128,7 +128,7 @@ async fn helm_pushes_and_pulls_charts() {
 }
 
 /// containerd without its CRI plugins, all in one folder.
-struct Containerd {
+pub struct Containerd {
     process: Child,
     folder: PathBuf,
     client: PathBuf,
@@ -138,7 +138,7 @@ struct Containerd {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Containerd {
-    fn start(folder: &Path, containerd: &Path, client: &Path) -> Self {
+    pub fn start(folder: &Path, containerd: &Path, client: &Path) -> Self {
         std::fs::create_dir(folder).unwrap();
         let config = folder.join("config.toml");
         // Of 1.6 and of 2: what is unknown is left alone.
@@ -173,9 +173,15 @@ impl Containerd {
         started
     }
 
-    fn ctr(&self, arguments: &[&str]) -> String {
-        let socket = self.folder.join("socket").display().to_string();
-        run(self.client.to_str().unwrap(), ["--address", &socket].iter().chain(arguments))
+    /// Its own client, with these arguments.
+    pub fn client(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.client);
+        command.arg("--address").arg(self.folder.join("socket")).args(arguments);
+        command
+    }
+
+    pub fn ctr(&self, arguments: &[&str]) -> String {
+        run_command(&mut self.client(arguments))
     }
 }
 
@@ -186,17 +192,23 @@ impl Drop for Containerd {
     }
 }
 
+/// Both generations of containerd, each with its client: the test cluster's, and that of the distribution.
+pub fn generations() -> [(PathBuf, PathBuf); 2] {
+    let both =
+        [(tool("containerd"), tool("ctr"), " 2."), ("/usr/bin/containerd".into(), "/usr/bin/ctr".into(), " 1.6.")];
+    both.map(|(containerd, client, version): (PathBuf, PathBuf, &str)| {
+        let found = run(containerd.to_str().unwrap(), ["--version"]);
+        assert!(found.contains(version), "{found}");
+        (containerd, client)
+    })
+}
+
 #[tokio::test]
 #[ignore = "needs containerd 1.6 and 2, skopeo and crane: dev/test-engines"]
 async fn both_generations_of_containerd_fetch_and_push() {
-    // The test cluster's, and that of the distribution.
-    let generations =
-        [(tool("containerd"), tool("ctr"), " 2."), ("/usr/bin/containerd".into(), "/usr/bin/ctr".into(), " 1.6.")];
-    for (containerd, client, version) in generations {
+    for (containerd, client) in generations() {
         let folder = tempfile::tempdir().unwrap();
         let process = serve(folder.path());
-        let found = run(containerd.to_str().unwrap(), ["--version"]);
-        assert!(found.contains(version), "{found}");
         let containerd = Containerd::start(&folder.path().join("containerd"), &containerd, &client);
         let (fetched, pushed) =
             (format!("{}/skopeo/image:1", process.address), format!("{}/ctr/image:2", process.address));

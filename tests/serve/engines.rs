@@ -13,12 +13,17 @@ use super::process::{Process, free_address};
 use super::programs::{Signer, run, run_in, tool};
 
 /// CNCF distribution on a root.
-fn distribution(folder: &Path, root: &Path) -> (Process, PathBuf) {
+pub fn distribution(folder: &Path, root: &Path) -> (Process, PathBuf) {
+    distribution_with(folder, root, "")
+}
+
+/// With more in its configuration.
+pub fn distribution_with(folder: &Path, root: &Path, more: &str) -> (Process, PathBuf) {
     let address = free_address();
     let config = folder.join("distribution.yaml");
     let text = format!(
         "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
-         http: {{addr: \"{address}\"}}\n",
+         http: {{addr: \"{address}\"}}\n{more}",
         root.display()
     );
     std::fs::write(&config, text).unwrap();

@@ -14,6 +14,7 @@ use wharf::oci::range::{Requested, chunk, requested};
 use wharf::oci::{Algorithm, Digest, Manifest, ManifestType, RepositoryName, path};
 use wharf::serve::repository::{Chunk, Error, Repositories, UploadId};
 use wharf::serve::store::Filesystem;
+use wharf::serve::upstream::{self, challenge};
 
 use super::power::repositories;
 
@@ -153,6 +154,39 @@ fn digests() {
         let digest = text.parse::<Digest>();
         assert_eq!(digest.is_ok(), expected);
         assert!(digest.is_ok_and(|digest| digest.as_str() == text) || !expected);
+    });
+}
+
+#[test]
+fn challenges() {
+    let corpus = [
+        "Bearer realm=\"https://auth.example/token\",service=\"a\",scope=\"repository:a/b:pull,push\"",
+        "Basic realm=x, Bearer realm=\"y\\\"z\" , service = w",
+        "Negotiate YWJj==, Basic",
+    ];
+    fuzz(20_000, &corpus, |input| {
+        let Ok(text) = std::str::from_utf8(input) else { return };
+        let found = challenge::parse(text);
+        // What was read can be written down in one way, and is read as the same.
+        let written = found.iter().map(|challenge| {
+            let quoted = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"");
+            let parameters = challenge.parameters.iter().map(|(name, value)| format!("{name}=\"{}\"", quoted(value)));
+            format!("{} {}", challenge.scheme, parameters.collect::<Vec<_>>().join(","))
+        });
+        let written = written.collect::<Vec<_>>().join(", ");
+        assert!(written.len() > 8 * 1024 || challenge::parse(&written) == found, "{written}");
+    });
+}
+
+#[test]
+fn endpoints_of_upstreams() {
+    let corpus = ["https://ghcr.io", "http://127.0.0.1:5000/v2/a/b/", "https://[::1]:443/x", "https://u:p@a?b#c"];
+    fuzz(20_000, &corpus, |input| {
+        let Ok(text) = std::str::from_utf8(input) else { return };
+        let Ok(endpoint) = text.parse::<upstream::Endpoint>() else { return };
+        let written = endpoint.to_string();
+        assert!(!text.contains(['@', '?', '#']) && written.starts_with("http"), "{written}");
+        assert_eq!(written.parse(), Ok(endpoint));
     });
 }
 

@@ -1,7 +1,7 @@
 //! How the server is run: configuration, users, certificates, limits, stopping.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -23,17 +23,21 @@ fn wharf(arguments: &[&str]) -> (bool, String) {
 
 /// Writes a configuration and serves it.
 pub fn serve(folder: &Path, rest: &str) -> Process {
-    let address = free_address();
+    serve_at(folder, free_address(), rest, &[])
+}
+
+/// At an address, with this in its environment.
+pub fn serve_at(folder: &Path, address: SocketAddr, rest: &str, environment: &[(&str, String)]) -> Process {
     let file = folder.join("serve.yaml");
     std::fs::write(&file, format!("root: {}/root\nlisten: {address}\n{rest}", folder.display())).unwrap();
     let (good, text) = wharf(&["config", "check", file.to_str().unwrap()]);
     assert!(good, "{text}");
     let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
-    command.args(["--log", "warn", "serve", "--config"]).arg(file);
+    command.args(["--log", "warn", "serve", "--config"]).arg(file).envs(environment.iter().cloned());
     Process::start(command.stderr(std::fs::File::create(folder.join("log")).unwrap()), address)
 }
 
-fn basic(user: &str, password: &str) -> String {
+pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
 }
 

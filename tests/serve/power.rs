@@ -2,7 +2,6 @@
 //! nothing but what was synced by then. What had been acknowledged must be there; what is there must be whole.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
@@ -13,6 +12,7 @@ use wharf::serve::store::Filesystem;
 use wharf::serve::store::filesystem::Operation;
 
 use super::client::{IMAGE, image};
+use super::paper::{Left, Paper};
 
 enum Event {
     Disk(Operation),
@@ -25,106 +25,6 @@ enum Fact {
     Blob(RepositoryName, Digest),
     Manifest(RepositoryName, Reference, Bytes),
     NoTag(RepositoryName, Reference),
-}
-
-/// A file or folder of the disk on paper: as processes see it, and as it is after a loss of power.
-enum Node {
-    File { live: Vec<u8>, durable: Vec<u8> },
-    Folder { live: BTreeMap<String, usize>, durable: BTreeMap<String, usize> },
-}
-
-struct Paper(Vec<Node>);
-
-impl Paper {
-    /// A disk with the folders that opening a store makes.
-    fn new() -> Self {
-        let mut paper = Self(vec![Node::folder()]);
-        for path in ["wharf", "wharf/tmp", "wharf/uploads"] {
-            paper.apply(&Operation::CreateFolder(path.into()));
-        }
-        paper.apply(&Operation::SyncFolder("".into()));
-        paper.apply(&Operation::SyncFolder("wharf".into()));
-        paper
-    }
-
-    fn find(&self, path: &Path) -> usize {
-        path.components().fold(0, |at, part| match (&self.0[at], part) {
-            (Node::Folder { live, .. }, Component::Normal(name)) => live[name.to_str().unwrap()],
-            _ => panic!("{} leads through a file", path.display()),
-        })
-    }
-
-    fn entries(&mut self, path: &Path) -> (&mut BTreeMap<String, usize>, String) {
-        let parent = self.find(path.parent().unwrap());
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        match &mut self.0[parent] {
-            Node::Folder { live, .. } => (live, name),
-            Node::File { .. } => panic!("{} is in a file", path.display()),
-        }
-    }
-
-    fn add(&mut self, path: &Path, node: Node) {
-        self.0.push(node);
-        let number = self.0.len() - 1;
-        let (entries, name) = self.entries(path);
-        entries.insert(name, number);
-    }
-
-    fn apply(&mut self, operation: &Operation) {
-        match operation {
-            Operation::CreateFolder(path) => self.add(path, Node::folder()),
-            Operation::CreateFile(path) => self.add(path, Node::File { live: Vec::new(), durable: Vec::new() }),
-            Operation::Write(path, offset, bytes) => {
-                let at = self.find(path);
-                let Node::File { live, .. } = &mut self.0[at] else { panic!("not a file") };
-                live.truncate(usize::try_from(*offset).unwrap());
-                for part in bytes {
-                    live.extend_from_slice(part);
-                }
-            }
-            Operation::Truncate(path, length) => {
-                let at = self.find(path);
-                let Node::File { live, .. } = &mut self.0[at] else { panic!("not a file") };
-                live.truncate(usize::try_from(*length).unwrap());
-            }
-            Operation::SyncFile(path) | Operation::SyncFolder(path) => {
-                let at = self.find(path);
-                match &mut self.0[at] {
-                    Node::File { live, durable } => durable.clone_from(live),
-                    Node::Folder { live, durable } => durable.clone_from(live),
-                }
-            }
-            Operation::Rename(from, to) => {
-                let (entries, name) = self.entries(from);
-                let moved = entries.remove(&name).unwrap();
-                let (entries, name) = self.entries(to);
-                entries.insert(name, moved);
-            }
-            Operation::Remove(path) => {
-                let (entries, name) = self.entries(path);
-                entries.remove(&name);
-            }
-        }
-    }
-
-    /// Writes what is left after a loss of power. `names` keeps names that were not synced: file systems may.
-    fn build(&self, at: usize, to: &Path, names: bool) {
-        match &self.0[at] {
-            Node::File { durable, .. } => std::fs::write(to, durable).unwrap(),
-            Node::Folder { live, durable } => {
-                std::fs::create_dir_all(to).unwrap();
-                for (name, number) in if names { live } else { durable } {
-                    self.build(*number, &to.join(name), names);
-                }
-            }
-        }
-    }
-}
-
-impl Node {
-    fn folder() -> Self {
-        Self::Folder { live: BTreeMap::new(), durable: BTreeMap::new() }
-    }
 }
 
 pub fn repositories(store: Filesystem) -> Arc<Repositories> {
@@ -230,11 +130,11 @@ async fn what_was_acknowledged_survives_a_loss_of_power_at_any_moment() {
         workload(&repositories(store), &log).await;
     }
     let log = Arc::into_inner(log).unwrap().into_inner().unwrap();
-    let mut paper = Paper::new();
+    let mut paper = Paper::new(&["wharf", "wharf/tmp", "wharf/uploads"]);
     for moment in 0..=log.len() {
-        for names in [false, true] {
+        for left in [Left::Synced, Left::SyncedAndNames] {
             let root = tempfile::tempdir().unwrap();
-            paper.build(0, root.path(), names);
+            paper.build(root.path(), left);
             let repositories = repositories(Filesystem::open(root.path()).unwrap());
             let next = log[moment..].iter().find_map(|event| match event {
                 Event::Acknowledged(fact) => Some(fact),
@@ -242,7 +142,7 @@ async fn what_was_acknowledged_survives_a_loss_of_power_at_any_moment() {
             });
             for fact in facts(&log[..moment]) {
                 if let Err(problem) = check(&repositories, &fact, next).await {
-                    panic!("power lost at step {moment} of {}, unsynced names kept: {names}: {problem}", log.len());
+                    panic!("power lost at step {moment} of {}, {left:?} is left: {problem}", log.len());
                 }
             }
         }
