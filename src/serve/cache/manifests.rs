@@ -1,18 +1,19 @@
 //! Manifests of other registries: which one a tag names, and its bytes. It must never serve one whose blobs cannot be had:
 //! some clients do not look elsewhere once they have a manifest.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use jiff::Timestamp;
 
 use super::asking::{AsWho, Asking, Turned};
-use super::freshness::{Verdict, is_fresh, judge};
+use super::freshness::{Settings, Verdict, is_fresh, judge};
 use super::rights::Standing;
-use super::store::{CachedManifest, CachedTag};
-use super::{Ask, Cache, Manifest, Refused};
+use super::store::{CacheStore, CachedManifest, CachedTag, Scope};
+use super::{Ask, Cache, Manifest, Metrics, Mirror, Refused};
 use crate::oci::{Digest, Reference, Tag};
-use crate::serve::upstream::{FetchedManifest, Head, Identity, Object};
+use crate::serve::upstream::{FetchedManifest, Head, Identity, Object, Upstream};
 
 /// For so long a tag that the upstream did not have is not asked for again.
 const MISSING: Duration = Duration::from_secs(10);
@@ -56,8 +57,6 @@ impl Cache {
         match self.ask_for_tag(asking, tag).await {
             Ok(said) => {
                 let digest = said.digest.clone().ok_or_else(|| Refused::Unknown(asking.host()))?;
-                let checked = CachedTag { digest: digest.clone(), checked: now };
-                self.store.put_tag(asking.scope, tag, &checked).await?;
                 Ok(Resolved { digest, age: None, said: Some(said) })
             }
             Err(Turned::Upstream(failure)) => {
@@ -82,41 +81,65 @@ impl Cache {
     /// What the upstream says of a tag; always with the digest.
     async fn ask_for_tag(&self, asking: &Asking<'_>, tag: &Tag) -> Result<Head, Turned> {
         let reference = Reference::Tag(tag.clone());
-        let object = Object::Manifest(asking.scope.repository.clone(), reference.clone());
-        let said = self.head(asking, &object).await?;
+        let send = |identity: Identity, AsWho { whose, is_proven }: AsWho| {
+            let object = Object::Manifest(asking.scope.repository.clone(), reference.clone());
+            let (asked, by) = (asking.asked(object.clone(), whose), self.errand(asking));
+            let (tag, settings) = (tag.clone(), asking.settings);
+            let request = move || {
+                async move {
+                    by.mirror.pace(whose)?;
+                    // Another answer may have come since the store was looked at.
+                    if is_proven && let Some(known) = by.fresh_tag(&tag, &settings).await {
+                        return Ok(Head { digest: Some(known.digest), ..Head::default() });
+                    }
+                    let said = by.upstream.head(&object, &identity).await?;
+                    by.keep_tag(&tag, said.digest.as_ref()).await;
+                    Ok(said)
+                }
+                .boxed()
+            };
+            self.heads.run(asked, request).boxed()
+        };
+        let said = self.request(asking, send).await?;
         if said.digest.is_some() {
             return Ok(said);
         }
         // Without a digest, only the bytes say which manifest it is.
         let fetched = self.fetch(asking, &reference).await?;
+        self.errand(asking).keep_tag(tag, Some(&fetched.digest)).await;
         let (digest, length) = (Some(fetched.digest), Some(fetched.bytes.len() as u64));
         Ok(Head { digest, length, media_type: Some(fetched.media_type) })
     }
 
     /// A manifest's bytes from the upstream, once for all who ask the same. They are kept if there is room.
     async fn fetch(&self, asking: &Asking<'_>, reference: &Reference) -> Result<FetchedManifest, Turned> {
-        let send = |identity: Identity, AsWho { whose, .. }: AsWho| {
-            let (mirror, upstream) = (asking.mirror.clone(), asking.upstream.clone());
+        let send = |identity: Identity, AsWho { whose, is_proven }: AsWho| {
             let repository = asking.scope.repository.clone();
             let object = Object::Manifest(repository.clone(), reference.clone());
-            let reference = reference.clone();
+            let (asked, by, reference) = (asking.asked(object, whose), self.errand(asking), reference.clone());
             let request = move || {
                 async move {
-                    mirror.pace(whose)?;
-                    upstream.manifest(&repository, &reference, &identity).await
+                    by.mirror.pace(whose)?;
+                    // It may have come since the store was looked at.
+                    if is_proven && let Some(kept) = by.kept_manifest(&reference).await {
+                        return Ok(kept);
+                    }
+                    let fetched = by.upstream.manifest(&repository, &reference, &identity).await?;
+                    by.keep_manifest(&fetched).await;
+                    Ok(fetched)
                 }
                 .boxed()
             };
-            self.manifests.run(asking.asked(object, whose), request).boxed()
+            self.manifests.run(asked, request).boxed()
         };
-        let fetched = self.request(asking, send).await?;
-        self.metrics.miss(&asking.scope.upstream);
-        let kept = CachedManifest { media_type: fetched.media_type, bytes: fetched.bytes.clone() };
-        // A disk that fails or is full takes no manifest away from a client: the bytes are here.
-        if let Err(error) = self.store.put_manifest(asking.scope, &fetched.digest, &kept).await {
-            tracing::warn!(%error, digest = %fetched.digest, "a manifest could not be kept; it is passed on");
-        }
-        Ok(fetched)
+        self.request(asking, send).await
+    }
+
+    /// What a request takes along that may outlive the caller who began it.
+    fn errand(&self, asking: &Asking<'_>) -> Errand {
+        let (store, metrics) = (self.store.clone(), self.metrics.clone());
+        let (mirror, upstream, scope) = (asking.mirror.clone(), asking.upstream.clone(), asking.scope.clone());
+        Errand { store, metrics, mirror, upstream, scope }
     }
 
     async fn revision(&self, asking: &Asking<'_>, resolved: Resolved, head: bool) -> Result<Manifest, Refused> {
@@ -155,6 +178,46 @@ impl Cache {
         let fetched = self.fetch(asking, &Reference::Digest(digest)).await.map_err(|turned| asking.refused(turned))?;
         let kept = CachedManifest { media_type: fetched.media_type, bytes: fetched.bytes };
         Ok(answer(fetched.digest, kept, age))
+    }
+}
+
+/// A request to an upstream, and what is kept of its answer before anybody is told: who comes later finds it.
+struct Errand {
+    store: CacheStore,
+    metrics: Metrics,
+    mirror: Arc<Mirror>,
+    upstream: Upstream,
+    scope: Scope,
+}
+
+impl Errand {
+    /// What is known of a tag, if that needs no question. A store that fails has nothing.
+    async fn fresh_tag(&self, tag: &Tag, settings: &Settings) -> Option<CachedTag> {
+        let known = self.store.tag(&self.scope, tag).await.ok().flatten();
+        known.filter(|known| is_fresh(known, Timestamp::now(), settings))
+    }
+
+    async fn keep_tag(&self, tag: &Tag, digest: Option<&Digest>) {
+        let Some(digest) = digest.cloned() else { return };
+        let known = CachedTag { digest, checked: Timestamp::now() };
+        if let Err(error) = self.store.put_tag(&self.scope, tag, &known).await {
+            tracing::warn!(%error, %tag, upstream = %self.scope.upstream, "what a tag names is not kept");
+        }
+    }
+
+    async fn kept_manifest(&self, reference: &Reference) -> Option<FetchedManifest> {
+        let Reference::Digest(digest) = reference else { return None };
+        let CachedManifest { media_type, bytes } = self.store.manifest(&self.scope, digest).await.ok().flatten()?;
+        Some(FetchedManifest { digest: digest.clone(), media_type, bytes })
+    }
+
+    /// A disk that fails or is full takes no manifest away from a client: the bytes are here.
+    async fn keep_manifest(&self, fetched: &FetchedManifest) {
+        self.metrics.miss(&self.scope.upstream);
+        let kept = CachedManifest { media_type: fetched.media_type, bytes: fetched.bytes.clone() };
+        if let Err(error) = self.store.put_manifest(&self.scope, &fetched.digest, &kept).await {
+            tracing::warn!(%error, digest = %fetched.digest, "a manifest could not be kept; it is passed on");
+        }
     }
 }
 
