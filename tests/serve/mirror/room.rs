@@ -81,7 +81,7 @@ impl Drop for Small {
 async fn a_disk_that_fills_during_fills_costs_no_client_its_bytes() {
     let (images, upstream) = many().await;
     let volume = tempfile::tempdir().unwrap();
-    let _small = Small::mount(volume.path());
+    let _small = Small::mount(&volume.path().join("root"));
     let mirrors = format!("mirrors:\n{}", entry("one.example", &upstream, ""));
     let mirror = Mirror::on(volume.path(), free_address(), &mirrors, tempfile::tempdir().unwrap());
     let puller = mirror.puller();
@@ -91,7 +91,7 @@ async fn a_disk_that_fills_during_fills_costs_no_client_its_bytes() {
             async move { puller.pull(&format!("library/n{number}"), TAG, index, 0).await }
         });
         for outcome in join_all(pulls).await {
-            assert_eq!(outcome, Outcome::Right);
+            assert_eq!(outcome, Outcome::Right, "{}", mirror.log());
         }
     }
     let large = Index::of_seed(77, &[8_000_000]);

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use super::faults::{REPOSITORY, SETTINGS, TAG, allow_many_descriptors, comes_to_rest, is_long};
+use super::faults::{REPOSITORY, SETTINGS, allow_many_descriptors, comes_to_rest, is_long};
 use super::pull::{Puller, Style};
 use super::served::{Mirror, entry};
 use super::upstream::content::Index;
@@ -36,6 +36,8 @@ pub struct Walk {
     pub host: String,
     pub upstream: Upstream,
     index: Index,
+    /// Another one each time: an old one may be served for a while.
+    tag: String,
     random: StdRng,
     /// Whether each byte has to come once.
     once: bool,
@@ -46,7 +48,8 @@ impl Walk {
         let access = if seed.is_multiple_of(2) { Access::Tokens } else { Access::Basic };
         let (upstream, random) = (Upstream::start(access).await, StdRng::seed_from_u64(seed));
         let host = format!("seed-{seed}.example");
-        let mut walk = Self { seed, host, upstream, index: Index::of_seed(0, &[]), random, once: true };
+        let (index, tag) = (Index::of_seed(0, &[]), String::new());
+        let mut walk = Self { seed, host, upstream, index, tag, random, once: true };
         walk.begin_anew(seed);
         walk
     }
@@ -56,7 +59,8 @@ impl Walk {
         let mut random = StdRng::seed_from_u64(seed);
         let sizes: Vec<usize> = (0..random.random_range(1..4)).map(|_| *SIZES.choose(&mut random).unwrap()).collect();
         let index = Index::of_seed(seed, &sizes);
-        self.upstream.put(REPOSITORY, index.is_tagged(TAG));
+        let tag = format!("v{seed}");
+        self.upstream.put(REPOSITORY, index.is_tagged(&tag));
         self.upstream.forget_seen();
         self.upstream.redirect_blobs(random.random_bool(0.3));
         let faults = Fault::all();
@@ -74,7 +78,7 @@ impl Walk {
             println!("seed {seed}: {rule:?}");
             self.upstream.rule(rule);
         }
-        (self.seed, self.index, self.random, self.once) = (seed, index, random, once);
+        (self.seed, self.index, self.tag, self.random, self.once) = (seed, index, tag, random, once);
     }
 
     async fn client(&self, puller: Puller, seed: u64) {
@@ -93,7 +97,7 @@ impl Walk {
                     let leaving = Duration::from_millis(random.random_range(1..30));
                     let _ = tokio::time::timeout(leaving, puller.another().blob(REPOSITORY, blob)).await;
                 }
-                _ => drop(puller.pull(REPOSITORY, TAG, &self.index, random.random_range(0..2)).await),
+                _ => drop(puller.pull(REPOSITORY, &self.tag, &self.index, random.random_range(0..2)).await),
             }
         }
     }
@@ -123,7 +127,7 @@ impl Walk {
         tokio::join!(clients, disturbing);
         self.upstream.heal();
         for platform in 0..2 {
-            puller.pull_in_the_end(REPOSITORY, TAG, &self.index, platform).await;
+            puller.pull_in_the_end(REPOSITORY, &self.tag, &self.index, platform).await;
         }
         assert_eq!(self.upstream.problems(), Vec::<String>::new(), "{case}");
         // What was on its way when the connection ended is lost.

@@ -90,11 +90,15 @@ impl Image {
 impl Index {
     /// With layers of these sizes in each image.
     pub fn of_seed(seed: u64, sizes: &[usize]) -> Self {
+        Self::of_sizes(seed, [sizes; 2])
+    }
+
+    /// With layers of these sizes in the first image and in the second.
+    pub fn of_sizes(seed: u64, sizes: [&[usize]; 2]) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let images: Vec<Image> = PLATFORMS
-            .iter()
-            .map(|platform| Image::new(platform, sizes.iter().map(|size| layer(&mut random, *size)).collect()))
-            .collect();
+        let mut layers = |sizes: &[usize]| sizes.iter().map(|size| layer(&mut random, *size)).collect();
+        let images: Vec<Image> =
+            PLATFORMS.iter().zip(sizes).map(|(platform, sizes)| Image::new(platform, layers(sizes))).collect();
         let describe = |(image, platform): (&Image, &str)| {
             let platform = json!({"architecture": platform, "os": "linux"});
             let (digest, size) = (&image.manifest.digest, image.manifest.bytes.len());
