@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::engines::ENGINES;
-use crate::support::values::{Values, machine, percentile, range, write};
+use crate::support::values::{Values, machine, percentile, range, short, write};
 
 /// The engine that goals are for, and the one that it is compared with.
 const SUBJECT: &str = "wharf";
@@ -173,14 +173,4 @@ fn how() -> String {
          in parentheses.",
         crate::CONNECTIONS
     )
-}
-
-/// Three digits that mean something.
-fn short(value: f64) -> String {
-    match value {
-        _ if value >= 100.0 => format!("{value:.0}"),
-        _ if value >= 10.0 => format!("{value:.1}"),
-        _ if value >= 0.1 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
-    }
 }

@@ -10,9 +10,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 
-use crate::content::{Blob, Image};
 use crate::engines::{ENGINES, Engine};
 use crate::load::Readers;
+use crate::support::content::{Blob, Image};
 use crate::support::setting;
 use crate::support::values::{Values, machine, percentile, write};
 

@@ -10,8 +10,6 @@
 #![allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 #![allow(missing_docs, reason = "a program")]
 
-mod client;
-mod content;
 mod engines;
 mod figures;
 mod growth;
@@ -26,13 +24,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use client::Client;
-use content::{Blob, Image, Large};
 use engines::{ENGINES, Engine, Server};
 use figures::Figures;
 use load::{Load, Readers};
 use paced::Paced;
 use push::Pusher;
+use support::client::Client;
+use support::content::{Blob, Image, Large};
 use support::setting;
 use volume::{Slow, Stuck};
 

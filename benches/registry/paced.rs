@@ -4,8 +4,8 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::client::Client;
 use crate::engines::Server;
+use crate::support::client::Client;
 use crate::support::values::percentile;
 
 /// How often each connection asks.

@@ -4,9 +4,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crate::client::{Answer, Client};
-use crate::content::{Blob, Image, MANIFEST_TYPE};
 use crate::engines::Server;
+use crate::support::client::{Answer, Client};
+use crate::support::content::{Blob, Image, MANIFEST_TYPE};
 
 /// How many blobs of an image are pushed at once.
 const AT_ONCE: usize = 4;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use rustix::fs::{Advice, CWD, FileType, Mode, fadvise, mknodat};
 
-use crate::content::Blob;
 use crate::engines::Server;
+use crate::support::content::Blob;
 
 /// Bytes a second.
 const LIMIT: u32 = 1 << 20;

@@ -1,6 +1,14 @@
-//! What the benchmarks share: looking at a process from outside, and keeping figures. It must never know what is measured.
+//! What the benchmarks share: starting servers, clients and content for them, looking at a process from outside, and keeping
+//! figures. It must never know what is measured.
 
+#[allow(dead_code, reason = "each benchmark uses its part")]
+pub mod client;
+#[allow(dead_code, reason = "each benchmark uses its part")]
+pub mod content;
 pub mod process;
+#[allow(dead_code, reason = "each benchmark uses its part")]
+pub mod server;
+#[allow(dead_code, reason = "each benchmark uses its part")]
 pub mod values;
 
 /// A number from the environment.

@@ -3,7 +3,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a server may be silent: a bound against hanging, not an expectation.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -14,11 +14,15 @@ pub struct Answer {
     pub status: u16,
     pub location: String,
     pub length: u64,
+    /// When the head was there.
+    pub at: Instant,
 }
 
 pub struct Client {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Sent with each request.
+    pub token: Option<&'static str>,
 }
 
 impl Client {
@@ -26,7 +30,7 @@ impl Client {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, buffer: vec![0; BUFFER] }
+        Self { stream, buffer: vec![0; BUFFER], token: None }
     }
 
     /// How long to wait for the next bytes.
@@ -37,8 +41,9 @@ impl Client {
     /// Sends a request without waiting for the answer.
     pub fn ask(&mut self, method: &str, path: &str, kind: &str, body: &[u8]) -> io::Result<()> {
         let accept = "application/vnd.oci.image.manifest.v1+json";
+        let token = self.token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nContent-Type: {kind}\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nContent-Type: {kind}\r\n{token}\
              Content-Length: {}\r\n\r\n",
             body.len()
         );
@@ -95,5 +100,5 @@ fn head(bytes: &[u8]) -> Option<(Answer, usize)> {
     };
     // Every answer that is measured says how long it is.
     let length = header("content-length").map_or(0, |length| length.parse().unwrap());
-    Some((Answer { status, location: header("location").unwrap_or_default(), length }, end + 4))
+    Some((Answer { status, location: header("location").unwrap_or_default(), length, at: Instant::now() }, end + 4))
 }
