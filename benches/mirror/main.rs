@@ -42,10 +42,14 @@ const MISSES: usize = 3;
 const CLIENTS: usize = 20;
 /// How many cached pulls are made in a round for one figure.
 const PULLS: usize = 300;
+/// And on how many connections.
+const CONNECTIONS: usize = 20;
 /// How many pulls are told apart once the upstream refuses: those that find it out.
 const FIRST: usize = 10;
 /// How long tags are good where they are good for the whole of a measurement.
 const MINUTES: u32 = 600;
+/// The same where they are to be so no longer soon after.
+const SECONDS: u32 = 3;
 /// How long a process is left alone before it is looked at.
 const SETTLE: Duration = Duration::from_millis(500);
 const REPOSITORY: &str = "bench/app";
@@ -127,11 +131,11 @@ impl<'a> Bench<'a> {
         for engine in engines(round) {
             self.few_requests(engine, figures);
             self.twenty(engine, figures);
-            let healthy = self.cached(engine, figures);
-            self.refusing(engine, healthy, figures);
+            self.cached(engine, figures);
+            self.refusing(engine, figures);
             // Whoever does not answer then takes its time to do so, each time the same.
             if round == 0 || engine.keeps_tags {
-                self.silent(engine, healthy, figures);
+                self.silent(engine, figures);
             }
             crowd::measure(self.folder, &self.upstream, engine, figures);
         }
@@ -246,7 +250,15 @@ impl<'a> Bench<'a> {
         (0..count).map(|_| puller.pull("six", &self.six).map(milliseconds).ok()).collect()
     }
 
-    fn cached(&self, engine: &Engine, figures: &mut Figures) -> f64 {
+    /// Many pulls, on one connection after the other, so that the figure is not the luck of one.
+    fn many(&self, server: &Server) -> Option<Vec<f64>> {
+        let pulls = (0..CONNECTIONS)
+            .map(|_| self.pulls(&mut Puller::of(server.address, REPOSITORY), PULLS / CONNECTIONS))
+            .collect::<Option<Vec<_>>>();
+        pulls.map(|pulls| pulls.concat())
+    }
+
+    fn cached(&self, engine: &Engine, figures: &mut Figures) {
         self.upstream.behave(Manner::default());
         let server = self.start(engine, MINUTES);
         let mut puller = Puller::of(server.address, REPOSITORY);
@@ -254,43 +266,42 @@ impl<'a> Bench<'a> {
         std::thread::sleep(SETTLE);
         figures.add(engine.name, "idle", server.memory().resident);
         let before = self.upstream.counted();
-        let pulls = self.pulls(&mut puller, PULLS).unwrap();
-        let p50 = percentile(&pulls, 50);
-        figures.add(engine.name, "healthy p50", p50);
+        let pulls = self.many(&server).unwrap();
+        figures.add(engine.name, "healthy p50", percentile(&pulls, 50));
         figures.add(engine.name, "healthy p99", percentile(&pulls, 99));
         figures.add(engine.name, "healthy requests", self.upstream.since(before).requests as f64);
-        p50
     }
 
-    /// A server with an image in it whose tag it would ask for at each pull.
-    fn asking(&self, engine: &Engine) -> (Server, Puller) {
+    /// A server with an image in it whose tag it would ask for at each pull, and how long a pull took before: from the same
+    /// process, because two of them differ by more than what is looked for.
+    fn asking(&mut self, engine: &Engine, go: impl FnOnce(&mut Upstream)) -> (Server, Puller, f64) {
         self.upstream.behave(Manner::default());
-        let server = self.start(engine, 0);
+        let server = self.start(engine, SECONDS);
         let mut puller = Puller::of(server.address, REPOSITORY);
         self.pulls(&mut puller, FIRST).unwrap();
-        std::thread::sleep(SETTLE);
-        (server, puller)
+        let healthy = percentile(&self.many(&server).unwrap(), 50);
+        go(&mut self.upstream);
+        std::thread::sleep(Duration::from_secs(SECONDS.into()) + SETTLE);
+        (server, puller, healthy)
     }
 
-    fn refusing(&mut self, engine: &Engine, healthy: f64, figures: &mut Figures) {
-        let (server, mut puller) = self.asking(engine);
-        self.upstream.leave();
+    fn refusing(&mut self, engine: &Engine, figures: &mut Figures) {
+        let (server, mut puller, healthy) = self.asking(engine, Upstream::leave);
         let first = self.pulls(&mut puller, FIRST).unwrap();
         figures.add(engine.name, "refusing first", percentile(&first, 100));
-        let p50 = percentile(&self.pulls(&mut puller, PULLS).unwrap(), 50);
+        let p50 = percentile(&self.many(&server).unwrap(), 50);
         figures.add(engine.name, "refusing p50", p50);
         figures.add(engine.name, "refusing against healthy", p50 / healthy);
         drop(server);
         self.upstream.come_back();
     }
 
-    fn silent(&mut self, engine: &Engine, healthy: f64, figures: &mut Figures) {
-        let (server, mut puller) = self.asking(engine);
-        self.upstream.fall_silent();
+    fn silent(&mut self, engine: &Engine, figures: &mut Figures) {
+        let (server, mut puller, healthy) = self.asking(engine, |upstream| upstream.fall_silent());
         let first = self.pulls(&mut puller, 1);
         figures.add(engine.name, "silent first", first.as_ref().map_or(NONE, |first| first[0]));
         // One that did not answer once is not asked hundreds of times.
-        let pulls = first.and_then(|_| self.pulls(&mut puller, PULLS));
+        let pulls = first.and_then(|_| self.many(&server));
         let p50 = pulls.map_or(NONE, |pulls| percentile(&pulls, 50));
         figures.add(engine.name, "silent p50", p50);
         figures.add(engine.name, "silent against healthy", p50 / healthy);
