@@ -199,7 +199,7 @@ impl Cache {
         for &whose in candidates {
             match send(asking.identity(whose), AsWho { whose, is_proven: false }).await {
                 Ok(answer) => {
-                    self.is_proven(asking, whose).await?;
+                    self.is_proven(asking, whose).await;
                     return Ok(answer);
                 }
                 Err(failure @ Failure::Denied(_)) => {
@@ -217,17 +217,19 @@ impl Cache {
         Err(Turned::Upstream(last))
     }
 
-    async fn is_proven(&self, asking: &Asking<'_>, whose: Whose) -> Result<(), StoreError> {
+    async fn is_proven(&self, asking: &Asking<'_>, whose: Whose) {
         match (whose, asking.caller) {
             (Whose::Client, Some((_, caller))) => self.proofs.is_granted(asking.scope, caller),
             (Whose::Nobody, _) => {
                 let now = Timestamp::now();
                 self.proofs.is_public(asking.scope, now);
-                self.store.put_public(asking.scope, Some(now)).await?;
+                // It is for the time after a restart; a full disk takes nothing away from a client.
+                if let Err(error) = self.store.put_public(asking.scope, Some(now)).await {
+                    tracing::warn!(%error, upstream = %asking.scope.upstream, "that a repository is public is not kept");
+                }
             }
             (Whose::Client | Whose::Ours, _) => {}
         }
-        Ok(())
     }
 
     /// Forgets what an answer has just denied.

@@ -10,7 +10,7 @@ use super::asking::{AsWho, Asking, Turned};
 use super::fill::{FillError, Given, Sources};
 use super::{Ask, Cache, Refused};
 use crate::oci::Digest;
-use crate::serve::store::Content;
+use crate::serve::store::{Content, StoreError};
 use crate::serve::upstream::{Failure, Identity, Object};
 
 /// A blob of another registry.
@@ -80,14 +80,22 @@ impl Cache {
             return Ok(None);
         }
         let said = self.head(asking, object).await.map_err(|turned| asking.refused(turned))?;
-        if here
-            && self.store.link_blob(asking.scope, digest).await?
-            && let Some(kept) = self.store.blob(asking.scope, digest).await?
-        {
+        if here && let Some(kept) = self.linked(asking, digest).await? {
             self.metrics.hit(host);
             return Ok(Some(Blob::Kept(kept)));
         }
         Ok(said.length.filter(|_| head).map(Blob::Head))
+    }
+
+    /// A blob that is here, for a repository that has it too, as the upstream has just said.
+    async fn linked(&self, asking: &Asking<'_>, digest: &Digest) -> Result<Option<Arc<dyn Content>>, StoreError> {
+        match self.store.link_blob(asking.scope, digest).await {
+            Ok(true) => self.store.blob(asking.scope, digest).await,
+            Ok(false) => Ok(None),
+            // A full disk takes nothing away from a client.
+            Err(error) if error.is_full() => self.store.blob_without_link(digest).await,
+            Err(error) => Err(error),
+        }
     }
 
     /// Joins the fill of a blob, or begins it.

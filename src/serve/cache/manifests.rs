@@ -165,9 +165,12 @@ impl Cache {
             said => said,
         };
         if let Some(Head { media_type: Some(media_type), length, .. }) = said {
-            if self.store.link_manifest(asking.scope, &digest, media_type).await?
-                && let Some(kept) = self.store.manifest(asking.scope, &digest).await?
-            {
+            let linked = match self.store.link_manifest(asking.scope, &digest, media_type).await {
+                // A full disk takes nothing away from a client: it is fetched.
+                Err(error) if error.is_full() => false,
+                linked => linked?,
+            };
+            if linked && let Some(kept) = self.store.manifest(asking.scope, &digest).await? {
                 self.metrics.hit(&asking.scope.upstream);
                 return Ok(answer(digest, kept, age));
             }

@@ -1,4 +1,5 @@
-//! What is there, for those who may see it: through a link of the asked repository, never by a digest alone.
+//! What is there, for those who may see it: through a link of the asked repository, and by a digest alone only for those to whom
+//! the upstream has just given the right.
 
 use std::sync::Arc;
 
@@ -35,6 +36,20 @@ impl CacheStore {
     pub async fn blob(&self, scope: &Scope, digest: &Digest) -> Result<Option<Arc<dyn Content>>, StoreError> {
         let opened = self.open_linked(scope, &Named::Blob(digest.clone())).await?;
         Ok(opened.map(|(content, _)| content))
+    }
+
+    /// A blob that is here, also without a link. Only for who was just told by the upstream that their repository has it, and
+    /// could not be linked for want of room.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn blob_without_link(&self, digest: &Digest) -> Result<Option<Arc<dyn Content>>, StoreError> {
+        if !self.has(digest).await? {
+            return Ok(None);
+        }
+        let found = self.0.tree.index().contents().get(digest).map(|content| (content.length, content.is_suspect));
+        let Some((length, is_suspect)) = found else { return Ok(None) };
+        self.open_found(digest, length, is_suspect).await
     }
 
     /// A manifest, if this repository has a link to it as one. This counts as a use.
@@ -128,24 +143,33 @@ impl CacheStore {
         named: &Named,
     ) -> Result<Option<(Arc<dyn Content>, Option<ManifestType>)>, StoreError> {
         let Some(found) = self.find(scope, named).await? else { return Ok(None) };
-        let (shared, digest) = (self.0.clone(), named.digest().clone());
-        if found.is_suspect && !self.prove(&digest).await? {
+        let content = self.open_found(named.digest(), found.length, found.is_suspect).await?;
+        Ok(content.map(|content| {
+            self.0.tree.index().use_link(scope, named, self.0.tree.clock.now());
+            (content, found.media_type)
+        }))
+    }
+
+    async fn open_found(
+        &self,
+        digest: &Digest,
+        length: u64,
+        is_suspect: bool,
+    ) -> Result<Option<Arc<dyn Content>>, StoreError> {
+        let (shared, digest) = (self.0.clone(), digest.clone());
+        if is_suspect && !self.prove(&digest).await? {
             return Ok(None);
         }
         let open = move || {
             let readers = shared.readers.clone();
             let content = reading::open(&shared.tree.disk, &layout::content(&digest), readers)?;
-            if content.as_ref().is_some_and(|content| content.length() == found.length) {
+            if content.as_ref().is_some_and(|content| content.length() == length) {
                 return Ok(content);
             }
             shared.tree.change().check(&digest)?;
             Ok(None)
         };
-        let content = self.0.readers.run(open).await?;
-        Ok(content.map(|content| {
-            self.0.tree.index().use_link(scope, named, self.0.tree.clock.now());
-            (Arc::from(content), found.media_type)
-        }))
+        Ok(self.0.readers.run(open).await?.map(Arc::from))
     }
 
     async fn find(&self, scope: &Scope, named: &Named) -> Result<Option<Found>, StoreError> {

@@ -277,6 +277,27 @@ async fn what_is_dropped_or_does_not_fit_leaves_nothing_behind() {
     assert!(files(&cache(root.path()).join("partial")).is_empty());
 }
 
+#[tokio::test]
+async fn what_cannot_be_linked_can_be_opened_by_who_has_the_right() {
+    let root = tempfile::tempdir().unwrap();
+    let is_full = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let told = is_full.clone();
+    let hook: Hook = Arc::new(move |operation| match operation {
+        Operation::Write(..) if told.load(std::sync::atomic::Ordering::SeqCst) => {
+            Err(std::io::ErrorKind::StorageFull.into())
+        }
+        _ => Ok(()),
+    });
+    let store = open_hooked(root.path(), 1000, hook);
+    let digest = put(&store, &[scope("a/a")], b"content").await.unwrap();
+    is_full.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(store.link_blob(&scope("a/b"), &digest).await.unwrap_err().is_full());
+    assert!(store.blob(&scope("a/b"), &digest).await.unwrap().is_none());
+    let content = store.blob_without_link(&digest).await.unwrap().unwrap();
+    assert_eq!(content.read(0..7, BytesMut::new()).await.unwrap(), "content");
+    assert!(store.blob_without_link(&Digest::of(Algorithm::Sha256, b"other")).await.unwrap().is_none());
+}
+
 /// Whichever operation the disk refuses, it is told, nothing stays reserved, and later it works.
 #[tokio::test]
 async fn what_the_disk_refuses_leaves_nothing_reserved_and_works_later() {
