@@ -58,18 +58,19 @@ async fn ten_minutes_of_pulls_faults_and_kills_leave_nothing_behind() {
     let mirror = Mirror::start(&mirrors, &format!("cache: {{tagMaxAgeSeconds: 1, size: {CACHE}}}\n"));
     let begun = Instant::now();
     let mut number = 0;
-    while begun.elapsed() < LENGTH / 2 {
-        number += 1;
-        println!("soak: round {number}");
-        round(&mirror, &mut walks, number, number % 3 == 0).await;
+    let mut before = None;
+    // A process that has just begun has little: it is looked at when it has seen all kinds of things.
+    for (until, kills) in [(LENGTH / 2, true), (LENGTH * 3 / 4, false), (LENGTH, false)] {
+        while begun.elapsed() < until {
+            number += 1;
+            round(&mirror, &mut walks, number, kills && number % 3 == 0).await;
+            println!("soak: round {number}, {} KiB", mirror.memory("VmRSS:"));
+        }
+        if !kills && before.is_none() {
+            before = Some(at_rest(&mirror).await);
+        }
     }
-    round(&mirror, &mut walks, number + 1, false).await;
-    let before = at_rest(&mirror).await;
-    while begun.elapsed() < LENGTH + Duration::from_secs(100) {
-        number += 1;
-        println!("soak: round {number}");
-        round(&mirror, &mut walks, number, false).await;
-    }
+    let before = before.unwrap();
     let after = at_rest(&mirror).await;
     println!("{number} rounds: {} KiB before, {} KiB after", before.memory, after.memory);
     assert!(after.memory < before.memory + 24 * 1024, "{} KiB before, {} after", before.memory, after.memory);
