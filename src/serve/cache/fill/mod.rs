@@ -254,7 +254,7 @@ impl Fills {
         };
         let supply = match arriving {
             Some(supply) => supply,
-            None => Supply::open((blob.sources)(), 0, None, blob.host.clone()).await?,
+            None => Supply::open((blob.sources)(), 0, None, blob.host.clone()).await?.for_digest(&blob.digest)?,
         };
         let length = supply.length();
         Ok(Given::new(length, None, false, Arc::new(PassThrough::new(blob, supply))))

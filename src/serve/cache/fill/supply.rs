@@ -11,6 +11,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep_until};
 
 use super::figures::Host;
+use crate::oci::Digest;
 use crate::serve::upstream::{Arriving, Failure, Source};
 
 /// How often in a row a cut is met with another request.
@@ -63,6 +64,15 @@ impl Supply {
             }
             _ => Ok(supply),
         }
+    }
+
+    /// The same, if it can be a blob with this digest. An answer without bytes is complete with its headers: there is no end of it
+    /// that could wait for the digest.
+    pub fn for_digest(self, digest: &Digest) -> Result<Self, Failure> {
+        if self.length == Some(0) && *digest != Digest::of(digest.algorithm(), b"") {
+            return Err(self.wrong(format!("{digest} is said to have no bytes")));
+        }
+        Ok(self)
     }
 
     /// How long the whole blob is, if that was announced.

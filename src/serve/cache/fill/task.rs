@@ -73,7 +73,8 @@ impl Task {
         let place = timeout(fills.bounds.patience, fill.host.places.clone().acquire_owned()).await;
         let _place = place.ok().and_then(Result::ok).ok_or(Reason::Busy)?;
         fill.host.begun.add(1);
-        let supply = Supply::open(sources(), 0, None, fill.host.clone()).await.map_err(Reason::NotOpened)?;
+        let supply = Supply::open(sources(), 0, None, fill.host.clone()).await;
+        let supply = supply.and_then(|supply| supply.for_digest(fill.digest())).map_err(Reason::NotOpened)?;
         let begun = fills.keep.begin(fill.digest(), supply.length().unwrap_or_default()).await;
         let Some(mut partial) = begun.unwrap_or_else(|error| self.not_kept(&error)) else {
             // Whoever waited for it may have left.
