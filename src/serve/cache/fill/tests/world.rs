@@ -177,6 +177,8 @@ impl Upstream {
             let length = rest.len().min(world.random(0..7) as usize);
             pieces.push(Ok(rest.split_to(length)));
         }
+        // The end takes as long to come as a piece.
+        pieces.push(Ok(Bytes::new()));
         pieces
     }
 }
@@ -287,6 +289,10 @@ impl Partial for Growing {
     fn commit(mut self: Box<Self>, scopes: Vec<Scope>) -> Answer<'static, ()> {
         async move {
             self.world.store_step("a name").await?;
+            // Long enough for others to be let in meanwhile.
+            for _ in 0..8 {
+                self.world.pause().await;
+            }
             let bytes = Bytes::from(self.file.bytes.lock().unwrap().clone());
             assert_eq!(digest(&bytes), self.digest, "what is committed");
             let mut log = self.world.log();
