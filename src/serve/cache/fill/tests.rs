@@ -2,6 +2,7 @@
 
 mod interleavings;
 mod kept;
+mod said;
 mod scheduler;
 mod world;
 
@@ -297,16 +298,6 @@ async fn a_fill_waits_for_its_place_and_not_for_ever() {
     assert_eq!(fills.under_way().len(), 1);
     drop(sender);
     assert_eq!(other().await, Ok(()));
-}
-
-/// An answer without bytes would be complete before anything could tell that it is wrong.
-#[tokio::test]
-async fn a_blob_that_is_said_to_have_no_bytes_is_not_begun() {
-    for faults in [Faults::default(), Faults { room: 1, ..Faults::default() }] {
-        let (fills, _) = self::fills(faults);
-        let told = Told::to(|_| Ok(Arriving { length: Some(0), ..arriving(stream::empty()) }));
-        assert!(matches!(get(&fills, &told).await, Err(FillError::Upstream(Failure::Wrong { .. }))));
-    }
 }
 
 #[tokio::test(start_paused = true)]
