@@ -141,12 +141,12 @@ impl Cache {
 
     /// Asks the upstream for an object without its bytes, once for all who ask the same.
     pub(super) async fn head(&self, asking: &Asking<'_>, object: &Object) -> Result<Head, Turned> {
-        let send = |identity, AsWho { whose, .. }: AsWho| {
+        let send = |identity, AsWho { whose, is_proven }: AsWho| {
             let (mirror, upstream, object) = (asking.mirror.clone(), asking.upstream.clone(), object.clone());
             let asked = asking.asked(object.clone(), whose);
             let request = move || {
                 async move {
-                    mirror.pace(whose)?;
+                    mirror.pace(is_proven)?;
                     upstream.head(&object, &identity).await
                 }
                 .boxed()
@@ -251,10 +251,14 @@ impl Cache {
     /// When the caller may not have it, or the upstream does not give it.
     pub async fn list(&self, ask: &Ask, listed: &Listed) -> Result<List, Refused> {
         let asking = self.asking(ask)?;
-        let send = |identity: Identity, _| {
-            let (upstream, repository, listed) =
-                (asking.upstream.clone(), ask.scope.repository.clone(), listed.clone());
-            async move { upstream.list(&repository, &listed, &identity).await }.boxed()
+        let send = |identity: Identity, AsWho { is_proven, .. }: AsWho| {
+            let (mirror, upstream) = (asking.mirror.clone(), asking.upstream.clone());
+            let (repository, listed) = (ask.scope.repository.clone(), listed.clone());
+            async move {
+                mirror.pace(is_proven)?;
+                upstream.list(&repository, &listed, &identity).await
+            }
+            .boxed()
         };
         self.request(&asking, send).await.map_err(|turned| asking.refused(turned))
     }

@@ -113,6 +113,7 @@ impl Cache {
         identity: Identity,
         is_proven: bool,
     ) -> Result<Coming, Failure> {
+        asking.mirror.pace(is_proven)?;
         let (upstream, repository) = (asking.upstream.clone(), asking.scope.repository.clone());
         let sources: Sources = {
             let (upstream, digest, identity) = (upstream.clone(), digest.clone(), identity.clone());

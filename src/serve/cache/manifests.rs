@@ -87,7 +87,7 @@ impl Cache {
             let (tag, settings) = (tag.clone(), asking.settings);
             let request = move || {
                 async move {
-                    by.mirror.pace(whose)?;
+                    by.mirror.pace(is_proven)?;
                     // Another answer may have come since the store was looked at.
                     if is_proven && let Some(known) = by.fresh_tag(&tag, &settings).await {
                         return Ok(Head { digest: Some(known.digest), ..Head::default() });
@@ -119,7 +119,7 @@ impl Cache {
             let (asked, by, reference) = (asking.asked(object, whose), self.errand(asking), reference.clone());
             let request = move || {
                 async move {
-                    by.mirror.pace(whose)?;
+                    by.mirror.pace(is_proven)?;
                     // It may have come since the store was looked at.
                     if is_proven && let Some(kept) = by.kept_manifest(&reference).await {
                         return Ok(kept);

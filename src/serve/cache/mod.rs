@@ -24,7 +24,7 @@ use self::fill::Fills;
 use self::flights::Flights;
 use self::freshness::Settings;
 use self::pace::Pace;
-use self::rights::{PrivateImages, Proofs, Remembered, Whose};
+use self::rights::{PrivateImages, Proofs, Remembered};
 use self::store::{CacheStore, Scope};
 use super::store::StoreError;
 use super::upstream::{Basic, Failure, FetchedManifest, Head, Upstream};
@@ -110,9 +110,9 @@ impl Mirror {
         Self { upstream, private_images, proofs: Pace::default() }
     }
 
-    /// Whether another question may be asked on behalf of somebody of whom nothing is proven yet.
-    fn pace(&self, whose: Whose) -> Result<(), Failure> {
-        if whose == Whose::Ours || self.proofs.take(Instant::now()) {
+    /// Whether a question may be asked now: on behalf of those whose right is proven always, for others not too often.
+    fn pace(&self, is_proven: bool) -> Result<(), Failure> {
+        if is_proven || self.proofs.take(Instant::now()) {
             return Ok(());
         }
         let (host, problem) = (self.upstream.host().clone(), "too many rights are being proven there".to_owned());
@@ -165,5 +165,26 @@ impl Cache {
     #[must_use]
     pub fn knows(&self, host: &RegistryHost) -> bool {
         self.mirrors().by_host.contains_key(host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Mirror, PrivateImages};
+    use crate::serve::upstream::{Failure, Settings, Upstream};
+
+    #[test]
+    fn who_has_a_right_is_not_held_up_by_those_who_invent_one() {
+        let upstream = Upstream::new(Settings::of("registry.example.com".parse().unwrap()), "wharf-test").unwrap();
+        let mirror = Mirror::new(upstream, PrivateImages::default());
+        // More than a burst, and far more than time makes up for meanwhile.
+        let refused = (0..100_000).filter(|_| mirror.pace(false).is_err()).count();
+        assert!(refused > 0);
+        assert!((0..1000).all(|_| mirror.pace(true).is_ok()));
+        let Err(Failure::Away { problem, .. }) = (0..1000).map(|_| mirror.pace(false)).find(Result::is_err).unwrap()
+        else {
+            panic!("it is refused as something else");
+        };
+        assert!(problem.contains("too many rights"), "{problem}");
     }
 }
