@@ -7,7 +7,9 @@
 //! plan cannot be seen. Writers put new shards first, then the index, then remove shards that the index no longer names.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -20,7 +22,7 @@ pub const SHARD_KEY: &str = "hosts.json";
 /// How many hosts a shard holds on average, at most.
 pub const HOSTS_PER_SHARD: usize = 64;
 /// The version of the documents' form.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The index document.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -49,19 +51,23 @@ pub struct ShardReference {
 }
 
 /// A shard's document.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 pub struct Shard {
     /// Entries by host.
     pub hosts: BTreeMap<String, Entry>,
 }
 
 /// What a node must know of one registry host.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 pub struct Entry {
-    /// The URL at which the node reaches the registry, such as `https://10.96.12.34`.
-    pub server: String,
+    /// The URLs at which the node reaches what serves this host, such as `https://10.96.12.34`: a Registry's Service, or the
+    /// Service of each replica of a Mirror, in the order of their ordinals. Never empty.
+    pub backends: Vec<String>,
     /// The resource that asks for this entry.
     pub owner: Owner,
+    /// The nodes that it is for; all where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<LabelSelector>,
     /// The revision in which this entry last changed. A node that has carried out this revision has this entry.
     pub since: i64,
 }
@@ -69,9 +75,10 @@ pub struct Entry {
 /// The resource behind an entry.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Owner {
-    /// `Registry`.
-    pub kind: String,
-    /// Its namespace.
+    /// Its kind.
+    pub kind: OwnerKind,
+    /// Its namespace; empty for a kind that has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub namespace: String,
     /// Its name.
     pub name: String,
@@ -79,8 +86,26 @@ pub struct Owner {
     pub uid: String,
 }
 
+/// The kinds of resources that ask for entries.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OwnerKind {
+    /// It is the registry of its host: there is no other.
+    Registry,
+    /// It caches the registry of its host, which nodes ask themselves where the Mirror does not answer.
+    Mirror,
+}
+
+impl fmt::Display for OwnerKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Registry => "Registry",
+            Self::Mirror => "Mirror",
+        })
+    }
+}
+
 /// A whole plan.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// The plan's revision.
     pub revision: i64,
@@ -103,12 +128,20 @@ impl Plan {
 }
 
 /// An entry that a resource asks for, before it has a revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
-    /// See [`Entry::server`].
-    pub server: String,
+    /// See [`Entry::backends`].
+    pub backends: Vec<String>,
     /// See [`Entry::owner`].
     pub owner: Owner,
+    /// See [`Entry::nodes`].
+    pub nodes: Option<LabelSelector>,
+}
+
+impl Wanted {
+    fn is(&self, entry: &Entry) -> bool {
+        self.backends == entry.backends && self.owner == entry.owner && self.nodes == entry.nodes
+    }
 }
 
 /// The plan that follows `previous`. It is `previous` itself when nothing changed; otherwise its revision is greater.
@@ -118,9 +151,7 @@ pub struct Wanted {
 #[must_use]
 pub fn next(previous: &Plan, authority: &str, wanted: BTreeMap<String, Wanted>, now_seconds: i64) -> Plan {
     let same_authority = previous.authority == authority;
-    let unchanged = |host: &String, entry: &Wanted| {
-        previous.hosts.get(host).is_some_and(|old| old.server == entry.server && old.owner == entry.owner)
-    };
+    let unchanged = |host: &String, entry: &Wanted| previous.hosts.get(host).is_some_and(|old| entry.is(old));
     if same_authority
         && previous.revision > 0
         && wanted.len() == previous.hosts.len()
@@ -140,7 +171,8 @@ pub fn next(previous: &Plan, authority: &str, wanted: BTreeMap<String, Wanted>, 
             } else {
                 revision
             };
-            (host, Entry { server: entry.server, owner: entry.owner, since })
+            let Wanted { backends, owner, nodes } = entry;
+            (host, Entry { backends, owner, nodes, since })
         })
         .collect();
     Plan { revision, authority: authority.to_owned(), authority_since, hosts }

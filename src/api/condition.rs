@@ -16,12 +16,19 @@ pub const STORAGE_READY: &str = "StorageReady";
 pub const AVAILABLE: &str = "Available";
 /// The pull secret exists and the named service accounts use it.
 pub const PULL_SECRETS_READY: &str = "PullSecretsReady";
-/// The Registry has the further names that it asks for. Present where it asks for any.
+/// The Registry or Mirror has the names that it asks for. Present where it asks for any.
 pub const HOSTS_READY: &str = "HostsReady";
 /// Every namespace that `spec.caBundle` selects has the certificates. It does not count for [`READY`].
 pub const CA_BUNDLES_READY: &str = "CaBundlesReady";
+/// Each registry of a Mirror can be asked as its spec says. It does not count for [`READY`] where it is the registry's trouble.
+pub const UPSTREAMS_REACHABLE: &str = "UpstreamsReachable";
+/// A Mirror keeps what it fetches, and all that it is asked to keep. It counts for [`READY`] as far as its volumes do.
+pub const CACHE_HEALTHY: &str = "CacheHealthy";
 /// Every node's container runtime is configured for this registry.
 pub const NODES_CONFIGURED: &str = "NodesConfigured";
+
+/// On a `NodeRuntime`: the node's own endpoint serves.
+pub const ENDPOINT_READY: &str = "EndpointReady";
 
 /// Present where `spec.expose` is given: an image can be pushed from beyond the cluster.
 pub const EXPOSED: &str = "Exposed";

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-/// Says which kind of software an object belongs to; always `registry` on the children of a Registry.
+/// Says which kind of software an object belongs to: `registry` on the children of a Registry, `mirror` on those of a Mirror.
 pub const NAME: &str = "app.kubernetes.io/name";
-/// Says which Registry an object belongs to, by its name.
+/// Says which Registry or Mirror an object belongs to, by its name.
 pub const INSTANCE: &str = "app.kubernetes.io/instance";
 /// Says which part of Wharf a pod belongs to.
 pub const COMPONENT: &str = "app.kubernetes.io/component";
@@ -26,6 +26,9 @@ pub const INTENT: &str = "wharf.dev/intent";
 pub const CONTENT: &str = "wharf.dev/content";
 /// Annotation on a claim: UID of the Registry that uses it. The claim has no owner reference, so this tells adoption from use.
 pub const REGISTRY_UID: &str = "wharf.dev/registry-uid";
+/// Annotation on a Secret with a credential for a Mirror: the endpoints, besides the registry's own, to which it may go;
+/// comma-separated.
+pub const ENDPOINTS: &str = "wharf.dev/endpoints";
 /// Annotation on a `ServiceAccount`: the pull secrets that Wharf attached to it, comma-separated.
 pub const PULL_SECRETS: &str = "wharf.dev/pull-secrets";
 /// Label on a `ServiceAccount` to which Wharf attached a pull secret, so that one watch finds them all.
@@ -37,11 +40,28 @@ pub const ROTATION: &str = "wharf.dev/rotation";
 
 /// Finalizer that a Registry carries only while its `storage.deletionPolicy` is `Delete`.
 pub const DELETE_STORAGE: &str = "wharf.dev/delete-storage";
+/// Finalizer that a Mirror carries: nodes first confirm that they no longer pull through it.
+pub const RESTORE_NODES: &str = "wharf.dev/restore-nodes";
+
+/// The value of [`NAME`] on the children of a Registry.
+pub const REGISTRY: &str = "registry";
+/// The value of [`NAME`] on the children of a Mirror.
+pub const MIRROR: &str = "mirror";
 
 /// The labels of every child of the Registry named `instance`.
 #[must_use]
 pub fn of_registry(instance: &str) -> BTreeMap<String, String> {
-    [(NAME, "registry"), (INSTANCE, instance), (MANAGED_BY, MANAGED_BY_WHARF)]
+    of(REGISTRY, instance)
+}
+
+/// The labels of every child of the Mirror named `instance`.
+#[must_use]
+pub fn of_mirror(instance: &str) -> BTreeMap<String, String> {
+    of(MIRROR, instance)
+}
+
+fn of(name: &str, instance: &str) -> BTreeMap<String, String> {
+    [(NAME, name), (INSTANCE, instance), (MANAGED_BY, MANAGED_BY_WHARF)]
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect()

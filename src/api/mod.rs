@@ -3,11 +3,13 @@
 
 pub mod condition;
 pub mod labels;
+pub mod mirror;
 pub mod node_runtime;
 pub mod reason;
 pub mod registry;
 mod schema;
 
+pub use mirror::{Mirror, MirrorSpec, MirrorStatus};
 pub use node_runtime::{NodeRuntime, NodeRuntimeStatus};
 pub use registry::{Registry, RegistrySpec, RegistryStatus};
 pub use schema::{custom_resource_definitions, definition_files};

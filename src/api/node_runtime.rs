@@ -3,7 +3,7 @@
 
 #![allow(clippy::duplicated_attributes, reason = "each printed column has a type, and types repeat")]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Runtime", type_ = "string", json_path = ".status.runtime"),
     printcolumn(name = "Hosts", type_ = "integer", json_path = ".status.counts.written"),
+    printcolumn(name = "Mirrors", type_ = "string", json_path = ".status.counts.mirrors"),
     printcolumn(name = "Exceptions", type_ = "integer", json_path = ".status.counts.exceptions"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
@@ -62,7 +63,12 @@ pub struct NodeRuntimeStatus {
     #[schemars(length(max = 20))]
     pub exceptions: Vec<HostException>,
 
-    /// `Ready`, with a documented reason.
+    /// The hosts of Mirrors that this node pulls through the cluster's caches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["host"]))]
+    pub mirrors: Vec<MirroredHost>,
+
+    /// `Ready` and `EndpointReady`, each with a documented reason.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -74,9 +80,30 @@ pub struct HostCounts {
     /// Hosts whose files stand on the node as planned.
     #[schemars(range(min = 0))]
     pub written: i32,
-    /// Hosts that are not in order.
+    /// Hosts that are not in order, or cannot be reached.
     #[schemars(range(min = 0))]
     pub exceptions: i32,
+    /// Of the hosts of Mirrors: how many the container runtime has used, of how many are written, such as `1/2`. Absent where
+    /// the plan has none for this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirrors: Option<String>,
+}
+
+/// A host of a Mirror on a node: three separate facts.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct MirroredHost {
+    /// The host, as in image references.
+    pub host: String,
+    /// Its files stand as planned, and the runtime's configuration leads to them. Since when, as the agent saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Time>,
+    /// The agent fetched the Mirror's probe through its own endpoint when it last tried.
+    #[serde(default)]
+    pub reachable: bool,
+    /// The container runtime has asked the endpoint for something of this host since the files were written.
+    #[serde(default)]
+    pub used: bool,
 }
 
 /// A host of the plan that is not in order on a node.
@@ -90,5 +117,7 @@ pub struct HostException {
     pub message: String,
 }
 
+/// How many hosts of Mirrors a status lists at most.
+pub const MAX_MIRRORS: usize = 64;
 /// How many exceptions a status lists at most.
 pub const MAX_EXCEPTIONS: usize = 20;

@@ -54,7 +54,7 @@ pub const CLAIM_DELETING: &str = "ClaimDeleting";
 /// The volume behind the claim is lost.
 pub const CLAIM_LOST: &str = "ClaimLost";
 
-/// The Registry has every further name that it asks for.
+/// The Registry has every further name that it asks for, or the Mirror every host.
 pub const HOSTS_GRANTED: &str = "HostsGranted";
 /// The administrator does not allow a further name.
 pub const HOST_NOT_ALLOWED: &str = "HostNotAllowed";
@@ -62,6 +62,37 @@ pub const HOST_NOT_ALLOWED: &str = "HostNotAllowed";
 pub const PUBLISHED: &str = "Published";
 /// The namespace holds as many older Registries as it may.
 pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
+
+/// An endpoint of a Mirror leads back to a Mirror.
+pub const LOOP: &str = "Loop";
+/// What a Mirror says of a registry cannot be used.
+pub const UPSTREAM_INVALID: &str = "UpstreamInvalid";
+/// A Secret with a credential for a Mirror does not exist, or holds none.
+pub const CREDENTIALS_MISSING: &str = "CredentialsMissing";
+/// A credential is not for an endpoint that a Mirror names.
+pub const ENDPOINT_NOT_ALLOWED: &str = "EndpointNotAllowed";
+/// A Secret with authorities for a Mirror does not exist, or holds none.
+pub const AUTHORITY_MISSING: &str = "AuthorityMissing";
+/// A Mirror's pods report no trouble with any registry.
+pub const REACHABLE: &str = "Reachable";
+/// A registry refuses further requests of a Mirror for a while.
+pub const RATE_LIMITED: &str = "RateLimited";
+/// A registry does not answer a Mirror, or with errors of its own.
+pub const FAILING: &str = "Failing";
+/// A registry refuses the credential that a Mirror has for it.
+pub const CREDENTIALS_REJECTED: &str = "CredentialsRejected";
+/// No pod of a Mirror has told yet how it is.
+pub const NOT_REPORTED: &str = "NotReported";
+/// A Mirror keeps what it fetches.
+pub const CACHING: &str = "Caching";
+/// A Mirror keeps nothing for now: its disk is full or refuses.
+pub const CACHE_FAILING: &str = "CacheFailing";
+/// A blob is larger than a Mirror's cache: it is passed on and not kept.
+pub const BLOB_TOO_LARGE: &str = "BlobTooLarge";
+/// Pinned images, or those that pods run, do not fit into a Mirror's cache.
+pub const CACHE_TOO_SMALL: &str = "CacheTooSmall";
+/// Pods start with images of a Mirror's hosts on nodes whose runtime does not ask it.
+pub const BYPASSED: &str = "Bypassed";
 
 /// The registry's pod answers.
 pub const POD_READY: &str = "PodReady";
@@ -86,7 +117,8 @@ pub const NO_AGENTS: &str = "NoAgents";
 
 /// An upload from beyond the cluster went through.
 pub const PROVEN: &str = "Proven";
-/// Another Ingress, or an older Registry, has the host: a further name, or that of a way in from beyond the cluster.
+/// Another Ingress, or an older Registry or Mirror, has the host: a further name, that of a way in from beyond the cluster, or
+/// that of a registry that a Mirror is to cache.
 pub const HOST_TAKEN: &str = "HostTaken";
 /// The ingress class that is asked for does not exist, or there is no default one.
 pub const INGRESS_CLASS_MISSING: &str = "IngressClassMissing";
@@ -121,6 +153,16 @@ pub const UNSUPPORTED: &str = "Unsupported";
 pub const CONFIG_PATH_UNSET: &str = "ConfigPathUnset";
 /// Node: the runtime's configuration file cannot be read or understood.
 pub const CONFIGURATION_UNREADABLE: &str = "ConfigurationUnreadable";
+/// Node: the node's own endpoint answers on its port.
+pub const SERVING: &str = "Serving";
+/// Node: another process has the port of the node's own endpoint.
+pub const PORT_IN_USE: &str = "PortInUse";
+/// Node: the node's own endpoint is turned off.
+pub const DISABLED: &str = "Disabled";
+/// Node: the node's own endpoint could not be started; the message has the cause.
+pub const ENDPOINT_FAILED: &str = "EndpointFailed";
+/// Node: what serves a host cannot be reached through the node's own endpoint.
+pub const UNREACHABLE: &str = "Unreachable";
 /// Node: a file could not be written or removed; the message has the cause.
 pub const WRITE_FAILED: &str = "WriteFailed";
 
@@ -134,3 +176,5 @@ pub const CERTIFICATE_ISSUED: &str = "CertificateIssued";
 pub const AUTHORITY_ROTATION: &str = "AuthorityRotation";
 /// Event: a certificate that is due, or the authority, could not be made anew.
 pub const CERTIFICATE_NOT_RENEWED: &str = "CertificateNotRenewed";
+/// Event: a Mirror was removed before some nodes confirmed that they no longer pull through it.
+pub const NODES_NOT_CONFIRMED: &str = "NodesNotConfirmed";

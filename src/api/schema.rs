@@ -8,16 +8,27 @@ use kube::CustomResourceExt;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::json;
 
-use super::{NodeRuntime, Registry, condition};
+use super::{Mirror, NodeRuntime, Registry, condition};
 
 /// What the name of an object looks like. A name that no object can have is refused at once, and never becomes a part of a
 /// request's path.
 pub(super) const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
+/// A host by its name or address, with a port or without.
+pub(super) const HOST_AND_PORT: &str = r"^[A-Za-z0-9._-]+(:[0-9]{1,5})?$|^\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?$";
+/// A repository, or the beginning of repositories' names with `*` at its end.
+pub(super) const REPOSITORIES: &str = r"^[a-z0-9]([a-z0-9._/-]*)[*]?$|^[*]$";
+/// What the name of a mirrored registry looks like, for CEL.
+const MIRRORED: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*(:[0-9]{1,5})?$";
+/// Where a URL leads, for CEL.
+const PLACE: &str = r"([A-Za-z0-9._-]+|\\[[0-9a-fA-F:.]+\\])(:[0-9]{1,5})?";
+/// What an image with its registry looks like, for CEL.
+const IMAGE: &str = "^[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$";
+
 /// All custom resource definitions of this version, in the order of their names.
 #[must_use]
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
-    let mut definitions = vec![NodeRuntime::crd(), Registry::crd()];
+    let mut definitions = vec![Mirror::crd(), NodeRuntime::crd(), Registry::crd()];
     for definition in &mut definitions {
         for version in &mut definition.spec.versions {
             if let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
@@ -78,6 +89,16 @@ pub(super) fn capacity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "maxLength": 32})
 }
 
+/// Hours, minutes and seconds, as `60s` or `1h30m`.
+pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 32,
+        "pattern": "^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,9}s)?$",
+        "minLength": 2,
+    })
+}
+
 /// A DNS name in lower case, with at least one dot, and none that the cluster itself gives out.
 pub(super) fn host_name(_: &mut SchemaGenerator) -> Schema {
     host()
@@ -90,6 +111,100 @@ pub(super) fn host_names(_: &mut SchemaGenerator) -> Schema {
         "maxItems": 16,
         "x-kubernetes-list-type": "set",
         "items": host(),
+    })
+}
+
+/// What a registry is called in images' references, which a Mirror takes for what it is and nodes' runtimes ask for.
+pub(super) fn mirrored_host(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 253,
+        "x-kubernetes-validations": [
+            {
+                "rule": "!self.contains('/')",
+                "message": "must be the registry's name as in images' references, without https:// and without a path, such as docker.io or registry.example.com:5000",
+            },
+            {
+                "rule": "self == self.lowerAscii()",
+                "message": "must be in lower case, as in images' references, such as docker.io",
+            },
+            {
+                "rule": format!("self.contains('/') || self.lowerAscii().matches('{MIRRORED}') && (self.contains('.') || self.contains(':'))"),
+                "message": "must be a DNS name with a dot, or a name with a port, such as docker.io or registry.example.com:5000",
+            },
+            {
+                "rule": "!self.matches('[.]svc([.:]|$)')",
+                "message": "must be a registry outside of the cluster: names in .svc are given out by the cluster itself, and images of a Registry need no cache",
+            },
+        ],
+    })
+}
+
+/// URLs at which a registry is asked.
+pub(super) fn endpoints(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 8,
+        "x-kubernetes-list-type": "atomic",
+        "items": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 512,
+            "x-kubernetes-validations": [
+                {
+                    "rule": "!self.contains('@')",
+                    "message": "must hold no user name and no password: they belong into the Secret that credentialsSecretRef names",
+                },
+                {
+                    "rule": format!("self.contains('@') || self.matches('^https?://{PLACE}(/[A-Za-z0-9._~-]+)*/?$')"),
+                    "message": "must be a URL such as https://registry-1.docker.io",
+                },
+            ],
+        },
+    })
+}
+
+/// The URL of a proxy.
+pub(super) fn proxy(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 512,
+        "x-kubernetes-validations": [
+            {
+                "rule": "!self.contains('@')",
+                "message": "must hold no user name and no password: only a proxy without them can be used",
+            },
+            {
+                "rule": format!("self.contains('@') || self.matches('^https?://{PLACE}/?$')"),
+                "message": "must be a URL without a path, such as http://proxy.example.com:3128",
+            },
+        ],
+    })
+}
+
+/// Images that are fetched ahead.
+pub(super) fn pins(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 512,
+            "x-kubernetes-validations": [
+                {
+                    "rule": format!("self.matches('{IMAGE}')"),
+                    "message": "must be an image with its registry, such as docker.io/library/postgres:17 or ghcr.io/org/app@sha256:<digest>",
+                },
+                {
+                    "rule": "!self.matches('^docker[.]io/[^/]+$')",
+                    "message": "must be named in full: official images of docker.io are in library/, such as docker.io/library/postgres:17",
+                },
+            ],
+        },
     })
 }
 

@@ -28,6 +28,15 @@ impl RegistryHost {
         &self.0
     }
 
+    /// Where it answers, unless somebody says otherwise: Docker's registry has another name in references than its server.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        match self.as_str() {
+            "docker.io" | "index.docker.io" => "registry-1.docker.io",
+            name => name,
+        }
+    }
+
     /// As it is written at the beginning of a repository's name, where a colon cannot stand: `registry.example.com_5000`.
     #[must_use]
     pub fn as_prefix(&self) -> String {

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use thiserror::Error;
 
 use super::digest::Digest;
 use super::media_type::{ManifestType, is_nondistributable};
+use super::platform::Platform;
 
 /// The largest manifest that is read, in bytes; the protocol asks for at least this much.
 pub const LARGEST: usize = 4 * 1024 * 1024;
@@ -67,14 +69,34 @@ pub struct Manifest {
     pub kind: ManifestType,
     /// Configuration and layers that a registry must have.
     pub blobs: Vec<Digest>,
+    /// How long each of them is, as it says; 0 where it does not.
+    pub lengths: Vec<u64>,
     /// The manifests of an index.
-    pub children: Vec<Digest>,
+    pub children: Vec<Child>,
     /// The manifest that it refers to.
     pub subject: Option<Digest>,
     /// Its `artifactType`, or the type of its configuration.
     pub artifact_type: Option<String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// A manifest of an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// Its digest.
+    pub digest: Digest,
+    /// For which machines it is, where that is said.
+    pub platform: Option<Platform>,
+}
+
+impl Child {
+    /// Whether it is for one of these machines, or may be; all of them are meant where none is named.
+    #[must_use]
+    pub fn is_for(&self, platforms: &[Platform]) -> bool {
+        let of = |own: &Platform| platforms.iter().any(|wanted| wanted.runs(own));
+        platforms.is_empty() || self.platform.as_ref().is_none_or(of)
+    }
 }
 
 /// Why bytes are not a manifest.
@@ -139,11 +161,20 @@ struct Named {
     digest: String,
     #[serde(default)]
     urls: Option<Vec<String>>,
+    /// Whatever stands there: what cannot be understood says nothing.
+    #[serde(default)]
+    size: Value,
+    #[serde(default)]
+    platform: Value,
 }
 
 impl Named {
     fn digest(&self) -> Result<Digest, InvalidManifest> {
         self.digest.parse().map_err(|_| InvalidManifest::Digest(self.digest.clone()))
+    }
+
+    fn child(&self) -> Result<Child, InvalidManifest> {
+        Ok(Child { digest: self.digest()?, platform: Platform::of(&self.platform) })
     }
 
     fn is_elsewhere(&self) -> bool {
@@ -165,6 +196,7 @@ impl Manifest {
         let mut manifest = Self {
             kind,
             blobs: Vec::new(),
+            lengths: Vec::new(),
             children: Vec::new(),
             subject: fields.subject.as_ref().map(Named::digest).transpose()?,
             artifact_type: fields.artifact_type.filter(|text| !text.is_empty()),
@@ -173,13 +205,14 @@ impl Manifest {
         match (&fields.config, &fields.layers, &fields.manifests) {
             (Some(config), Some(layers), None) if !kind.is_index() => {
                 let kept = std::iter::once(config).chain(layers.iter().filter(|layer| !layer.is_elsewhere()));
+                manifest.lengths = kept.clone().map(|blob| blob.size.as_u64().unwrap_or_default()).collect();
                 manifest.blobs = kept.map(Named::digest).collect::<Result<_, _>>()?;
                 if manifest.artifact_type.is_none() && !config.media_type.is_empty() {
                     manifest.artifact_type = Some(config.media_type.clone());
                 }
             }
             (None, None, Some(children)) if kind.is_index() => {
-                manifest.children = children.iter().map(Named::digest).collect::<Result<_, _>>()?;
+                manifest.children = children.iter().map(Named::child).collect::<Result<_, _>>()?;
             }
             _ => return Err(InvalidManifest::Fields),
         }
@@ -222,7 +255,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{InvalidManifest, Manifest};
-    use crate::oci::ManifestType;
+    use crate::oci::{ManifestType, Platform};
 
     fn digest(fill: &str) -> String {
         format!("sha256:{}", fill.repeat(64))
@@ -251,6 +284,28 @@ mod tests {
         let blobs: Vec<&str> = manifest.blobs.iter().map(crate::oci::Digest::as_str).collect();
         assert_eq!(blobs, [digest("0"), digest("1")]);
         assert_eq!(manifest.artifact_type.as_deref(), Some("application/vnd.oci.image.config.v1+json"));
+        assert_eq!(manifest.lengths, [2, 1]);
+    }
+
+    #[test]
+    fn an_index_names_its_images_and_for_which_machines_they_are() {
+        let child = |fill: &str, platform: Value| json!({"digest": digest(fill), "size": "much", "platform": platform});
+        let linux = |architecture: &str| json!({"os": "linux", "architecture": architecture});
+        let manifests = [child("1", linux("amd64")), child("2", linux("arm64")), child("3", json!("?"))];
+        let index = read(&json!({"schemaVersion": 2, "manifests": manifests})).unwrap();
+        let of = |platforms: &[&str]| {
+            let platforms: Vec<Platform> = platforms.iter().map(|text| text.parse().unwrap()).collect();
+            let wanted = index.children.iter().filter(|child| child.is_for(&platforms));
+            wanted.map(|child| child.digest.hex()[..1].to_owned()).collect::<String>()
+        };
+        for (platforms, expected) in [
+            (&[][..], "123"),
+            (&["linux/amd64"], "13"),
+            (&["linux/amd64", "linux/arm64/v8"], "123"),
+            (&["linux/s390x"], "3"),
+        ] {
+            assert_eq!(of(platforms), expected, "{platforms:?}");
+        }
     }
 
     #[test]

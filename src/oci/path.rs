@@ -73,6 +73,28 @@ pub fn parse(path: &str) -> Result<Endpoint, InvalidPath> {
     }
 }
 
+/// Takes percent-encoding away, once; `None` where it is malformed, or leads to no UTF-8.
+#[must_use]
+pub fn decode(text: &str, plus_is_space: bool) -> Option<String> {
+    if !text.contains(['%', '+']) {
+        return Some(text.to_owned());
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+                let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
+                u8::try_from(high * 16 + low).ok()?
+            }
+            b'+' if plus_is_space => b' ',
+            _ => byte,
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
 impl Endpoint {
     /// The repository it belongs to.
     #[must_use]

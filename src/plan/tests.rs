@@ -7,12 +7,12 @@ fn wanted(servers: &[(&str, &str)]) -> BTreeMap<String, Wanted> {
         .iter()
         .map(|(host, server)| {
             let owner = Owner {
-                kind: "Registry".into(),
+                kind: crate::plan::OwnerKind::Registry,
                 namespace: "platform".into(),
                 name: (*host).into(),
                 uid: format!("uid-of-{host}"),
             };
-            ((*host).to_owned(), Wanted { server: (*server).into(), owner })
+            ((*host).to_owned(), Wanted { backends: vec![(*server).into()], owner, nodes: None })
         })
         .collect()
 }

@@ -171,8 +171,8 @@ pub struct NetworkPolicy {
 /// Whether Wharf makes a network policy.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum NetworkPolicyMode {
-    /// Everybody may reach the registry's port, where the credential decides; every other port is closed. The pods may
-    /// reach DNS, and an object store if there is one.
+    /// Everybody may reach the port that serves, where the credential decides; every other port is closed. The pods of a
+    /// Registry may reach DNS, and an object store if there is one; those of a Mirror, everything.
     #[default]
     Ports,
     /// Wharf makes no network policy. (Not `Off`: YAML takes that word for a boolean.)

@@ -1,4 +1,4 @@
-//! How a Registry's pod is placed and sized.
+//! How the pods of a Registry or Mirror are placed and sized.
 //! It must never carry what would weaken the pod's security: such fields of a pod are missing on purpose.
 
 use std::collections::BTreeMap;
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::schema::OBJECT_NAME;
 
-/// How a Registry's pod is placed and sized: the fields of a pod that an administrator may set, with Kubernetes' meaning.
+/// How pods are placed and sized: the fields of a pod that an administrator may set, with Kubernetes' meaning.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, KubeSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("!has(self.labels) || self.labels.all(key, !key.startsWith('wharf.dev/') && !key.startsWith('app.kubernetes.io/'))", "labels under wharf.dev/ and app.kubernetes.io/ are set by Wharf"))]
 #[x_kube(validation = ("!has(self.annotations) || self.annotations.all(key, !key.startsWith('wharf.dev/'))", "annotations under wharf.dev/ are set by Wharf"))]
 pub struct PodTemplate {
-    /// Processor and memory of the registry's container. Without it: 50m and 64Mi requested, 512Mi of memory at most.
+    /// Processor and memory of the container that serves. Without it: 50m and 64Mi requested, 512Mi of memory at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
@@ -40,12 +40,12 @@ pub struct PodTemplate {
     #[schemars(length(max = 16))]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
 
-    /// The pod's priority class.
+    /// The pod's priority class. For a Mirror, without it: `system-cluster-critical`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub priority_class_name: Option<String>,
 
-    /// Secrets of this namespace for pulling the registry's own image.
+    /// Secrets of the pod's namespace for pulling its own image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
