@@ -4,13 +4,17 @@
 pub mod access;
 pub mod cache;
 pub mod config;
+mod credentials;
 mod first_screen;
+mod flights;
 pub mod http;
 mod linger;
 pub mod listen;
+mod pins;
 mod progress;
 mod pull_through;
 mod reload;
+mod report;
 pub mod repository;
 pub mod store;
 pub mod upstream;
@@ -26,6 +30,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::access::Agents;
 use self::config::{Config, ConfigError, Limits, Mirror, Size};
 use self::first_screen::first_screen;
 use self::http::{Metrics, Server};
@@ -35,6 +40,7 @@ use self::reload::Current;
 use self::repository::{MissingContent, Repositories, Settings};
 use self::store::Filesystem;
 use crate::telemetry::{Health, LogFormat, MetricsRegistry, server, shutdown_on_signal, terminal};
+use crate::token_review::TokenReviews;
 use crate::volume;
 
 /// How often idle uploads are looked for.
@@ -97,6 +103,9 @@ pub enum ServeError {
     /// What is said of mirrors cannot be used.
     #[error(transparent)]
     Mirrors(#[from] pull_through::FileError),
+    /// Agents cannot be told from others.
+    #[error("clients.agents cannot be told from others: {0}")]
+    Agents(String),
     /// The certificate or its key cannot be used.
     #[error("cannot use {path} for TLS: {problem}")]
     Tls {
@@ -199,13 +208,18 @@ async fn serve_to(
     if let Some(address) = config.operations {
         let operations = server::bind(address).await.map_err(ServeError::Listen)?;
         // It answers until the very end.
-        let volume = volume(&config, opened.clone());
-        tokio::spawn(server::serve(operations, health.clone(), registry, volume));
+        let mut beside = volume(&config, opened.clone());
+        if !config.mirrors.is_empty() {
+            let told = mirroring.clone();
+            beside = beside.merge(report::router(move || Some(told.get()?.report())));
+        }
+        tokio::spawn(server::serve(operations, health.clone(), registry, beside));
     }
     let ready = health.gate("content store");
     let (changes, current) = watch::channel(Arc::new(config.clone()));
     let certificate = reload::certificate(current.clone(), stop.clone())?;
     let access = reload::access(current.clone(), &rand::random(), stop.clone())?;
+    let agents = agents(&config).await?;
     let store = Filesystem::open(&config.root)?;
     store.mark_served()?;
     tokio::spawn(count(opened.get_or_init(|| store.clone()).clone(), stop.clone()));
@@ -217,13 +231,15 @@ async fn serve_to(
     let maintained = running.as_ref().map(|running| running.maintain());
     let mirrors = running.as_ref().map(|running| running.edge.clone());
     let uploads = repositories.clone();
-    let server = Arc::new(Server::new(repositories.clone(), access, mirrors, metrics.clone(), requests(limits)));
+    let server =
+        Arc::new(Server::new(repositories.clone(), access, agents.clone(), mirrors, metrics.clone(), requests(limits)));
     let (change_bounds, bounds) = watch::channel(connections(limits));
     if let Some(file) = file {
         let server = server.clone();
         let take_up = move |config: &Config| {
             repositories.change(settings(config.missing_content, &config.limits));
             server.change(requests(&config.limits));
+            agents.change(config.clients.agents.as_ref());
             change_bounds.send_replace(connections(&config.limits));
         };
         tokio::spawn(reload::configuration(file, changes, take_up, stop.clone()));
@@ -246,6 +262,16 @@ async fn serve_to(
     drop(ends);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Who tells agents from others. Where there are to be some, there has to be a cluster; whether its API server answers does not
+/// matter yet.
+async fn agents(config: &Config) -> Result<Arc<Agents>, ServeError> {
+    let (wanted, reviews) = (config.clients.agents.clone(), TokenReviews::default());
+    if wanted.is_some() {
+        reviews.prepare().await.map_err(ServeError::Agents)?;
+    }
+    Ok(Arc::new(Agents::new(wanted, Box::new(reviews), &rand::random())))
 }
 
 /// Says what is served, and to a person how to use it.

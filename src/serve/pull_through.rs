@@ -2,7 +2,6 @@
 //! configuration and with the files that it names. What can no longer be used must never take away what could.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,9 +18,13 @@ use super::cache::metrics::Figures;
 use super::cache::store::{Bounds, CacheStore, Protected};
 use super::cache::{Cache, Metrics, Mirror, Mirrors};
 use super::config::{self, Config};
+use super::credentials::{self, InvalidCredential};
 use super::http;
 use super::http::target::Names;
+use super::pins::{Demands, Pins, Wanted};
+use super::report;
 use super::upstream::{Basic, InvalidSettings, Upstream};
+use crate::mirror_report::MirrorReport;
 use crate::oci::digest::InvalidDigest;
 use crate::oci::{Digest, RegistryHost};
 
@@ -39,9 +42,9 @@ pub enum FileError {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// It is not a credential.
-    #[error("{0} is not one line of the form user:password")]
-    Credential(PathBuf),
+    /// There is no credential in it.
+    #[error(transparent)]
+    Credential(#[from] InvalidCredential),
     /// It is not a list of digests.
     #[error("{path}, line {line}: {source}")]
     Digest {
@@ -86,9 +89,13 @@ impl Described {
     /// When one of them cannot be used.
     pub fn read(config: &Config) -> Result<Self, FileError> {
         let said = |mirror: &config::Mirror| {
-            Ok(Said {
+            Ok::<_, FileError>(Said {
                 mirror: mirror.clone(),
-                credential: mirror.credentials.as_deref().map(credential).transpose()?,
+                credential: mirror
+                    .credentials
+                    .as_deref()
+                    .map(|path| credentials::read(path, &mirror.host))
+                    .transpose()?,
                 authorities: mirror.authorities.as_deref().map(read).transpose()?,
                 closed_ranges: config.cache.closed_ranges.clone(),
             })
@@ -114,35 +121,27 @@ pub fn check(config: &Config) -> Result<(), FileError> {
 pub fn protected(config: &Config) -> Result<Protected, FileError> {
     let listed = |path: &Option<PathBuf>| path.as_deref().map(digests).transpose().map(Option::unwrap_or_default);
     let in_use = listed(&config.cache.in_use)?.into_iter().collect();
-    Ok(Protected { in_use, pinned: listed(&config.cache.pinned)? })
+    let platforms = config.cache.platforms.clone();
+    Ok(Protected { in_use, pinned: listed(&config.cache.pinned)?, platforms })
+}
+
+/// What is to be fetched ahead.
+fn wanted(cache: &config::Cache) -> Wanted {
+    let size = cache.size.bytes();
+    Wanted { images: cache.pin.clone(), platforms: cache.platforms.clone(), share: size - size / 5 }
 }
 
 /// The names by which requests are told apart.
 fn names(config: &Config) -> Names {
     let default = config.mirrors.iter().find(|mirror| mirror.default).map(|mirror| mirror.host.clone());
     let mirrors = config.mirrors.iter().map(|mirror| mirror.host.clone()).collect();
-    Names { mirrors, default, local: config.local_names.iter().cloned().collect() }
+    let meant = config.mirrors.iter().map(|mirror| (mirror.host.clone(), mirror.repositories.clone()));
+    let local = config.local_names.iter().cloned().collect();
+    Names { mirrors, default, local, meant: meant.collect() }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(|source| FileError::Read { path: path.to_owned(), source })
-}
-
-/// Whether everybody may read a file.
-fn is_open(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0)
-}
-
-/// The credential in a file.
-fn credential(path: &Path) -> Result<Basic, FileError> {
-    let text = String::from_utf8(read(path)?).map_err(|_| FileError::Credential(path.to_owned()))?;
-    parse_credential(&text).ok_or_else(|| FileError::Credential(path.to_owned()))
-}
-
-fn parse_credential(text: &str) -> Option<Basic> {
-    let (user, password) = text.strip_suffix('\n').unwrap_or(text).trim_end_matches('\r').split_once(':')?;
-    let is_one_line = !user.is_empty() && !password.contains(['\r', '\n']);
-    is_one_line.then(|| Basic { user: user.to_owned(), password: password.to_owned() })
 }
 
 /// The digests in a file, one a line. Empty lines and those that begin with `#` do not count.
@@ -191,7 +190,7 @@ impl Said {
         settings.closed_ranges.clone_from(&self.closed_ranges);
         let upstream = Upstream::new(settings, instance);
         let upstream = upstream.map_err(|source| FileError::Settings { host: self.mirror.host.clone(), source })?;
-        if let Some(path) = self.mirror.credentials.as_deref().filter(|path| is_open(path)) {
+        if let Some(path) = self.mirror.credentials.as_deref().filter(|path| credentials::is_open(path)) {
             tracing::warn!(path = %path.display(), "everybody on this machine may read this credential");
         }
         Ok(Mirror::new(upstream, self.mirror.private_images))
@@ -205,6 +204,8 @@ pub struct PullThrough {
     cache: Arc<Cache>,
     /// What the edge knows of it.
     pub edge: Arc<http::Mirrors>,
+    pins: Arc<Pins>,
+    demands: Arc<Demands>,
     metrics: Metrics,
     instance: String,
     /// What it was last described as.
@@ -224,18 +225,21 @@ impl PullThrough {
         let cache = Arc::new(Cache::new(store.clone(), fills.clone(), mirrors, metrics.clone(), &rand::random()));
         metrics.show(&described.names.mirrors);
         let edge = http::Mirrors::new(cache.clone(), described.names.clone(), instance.clone(), metrics.clone());
-        let described = Mutex::new(described.clone());
-        Ok(Self { store, fills, cache, edge: Arc::new(edge), metrics, instance, described })
+        let demands = Arc::new(Demands::new(store.clone()));
+        let pins = Pins::new(cache.clone(), store.clone(), wanted(&described.cache), demands.clone());
+        let (described, edge, pins) = (Mutex::new(described.clone()), Arc::new(edge), Arc::new(pins));
+        Ok(Self { store, fills, cache, edge, pins, demands, metrics, instance, described })
     }
 
     /// What is to stay, from now on.
     pub fn protect(&self, protected: Protected) {
-        self.store.protect(protected);
+        self.demands.listed(protected);
     }
 
     /// Keeps the store in order from now on.
     pub fn maintain(&self) -> Maintained {
         let end = CancellationToken::new();
+        tokio::spawn(self.pins.clone().run(end.clone()));
         let task = tokio::spawn(self.store.clone().maintain(end.clone()));
         Maintained { end: end.drop_guard(), task }
     }
@@ -253,6 +257,15 @@ impl PullThrough {
         Figures { store: self.store.figures(), fills: self.fills.figures(), endpoints }
     }
 
+    /// What it tells the operator now.
+    pub fn report(&self) -> MirrorReport {
+        let mirrors = self.cache.mirrors();
+        let upstreams = mirrors.by_host.values().map(|mirror| report::upstream(mirror)).collect();
+        let mut cache = report::cache(self.store.figures());
+        cache.pins_exceed |= self.pins.exceed();
+        MirrorReport { upstreams, cache, pins: self.pins.report() }
+    }
+
     /// Takes up what is described now. What is asked as before keeps its connections, tokens and breakers.
     ///
     /// # Errors
@@ -262,6 +275,7 @@ impl PullThrough {
         let running = (&*before, &*self.cache.mirrors());
         self.cache.change(mirrors(described, Some(running), &self.instance)?);
         self.store.change(Bounds::of(described.cache.size.bytes()));
+        self.pins.want(wanted(&described.cache));
         self.metrics.show(&described.names.mirrors);
         self.edge.change(described.names.clone());
         before.clone_from(described);
@@ -292,31 +306,12 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use super::{Described, FileError, PullThrough, check, parse_credential, protected};
+    use super::{Described, FileError, PullThrough, check, protected};
     use crate::serve::cache::Metrics;
     use crate::serve::config::Config;
 
     fn config(rest: &str) -> Config {
         Config::parse(Path::new("x"), &format!("root: /data\nlisten: 127.0.0.1:5000\n{rest}")).unwrap()
-    }
-
-    #[test]
-    fn a_credential_is_one_line() {
-        for (text, expected) in [
-            ("me:secret", Some(("me", "secret"))),
-            ("me:secret\n", Some(("me", "secret"))),
-            ("me:secret\r\n", Some(("me", "secret"))),
-            ("me:se:cret \n", Some(("me", "se:cret "))),
-            ("me:", Some(("me", ""))),
-            ("me", None),
-            (":secret", None),
-            ("me:secret\nyou:too\n", None),
-            ("", None),
-        ] {
-            let found = parse_credential(text);
-            let found = found.as_ref().map(|basic| (basic.user.as_str(), basic.password.as_str()));
-            assert_eq!(found, expected, "{text:?}");
-        }
     }
 
     #[test]

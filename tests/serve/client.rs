@@ -6,16 +6,16 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
-pub const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub use crate::mirror::upstream::content::{IMAGE, digest, image};
 
 #[derive(Clone)]
 pub struct Client {
     pub http: HyperClient<HttpConnector, Full<Bytes>>,
     pub address: String,
     pub authorization: Option<String>,
+    /// What an agent of a node shows.
+    pub agent_token: Option<String>,
 }
 
 #[derive(Debug)]
@@ -37,24 +37,10 @@ impl Answer {
     }
 }
 
-pub fn digest(bytes: &[u8]) -> String {
-    let hash = Sha256::digest(bytes);
-    hash.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
-}
-
-/// An image of these blobs; the first is its configuration.
-pub fn image(blobs: &[&[u8]]) -> Bytes {
-    let describe = |blob: &&[u8]| json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(blob), "size": blob.len()});
-    let mut described: Vec<_> = blobs.iter().map(describe).collect();
-    let mut config = described.remove(0);
-    config["mediaType"] = "application/vnd.oci.image.config.v1+json".into();
-    json!({"schemaVersion": 2, "mediaType": IMAGE, "config": config, "layers": described}).to_string().into()
-}
-
 impl Client {
     pub fn new(address: &str) -> Self {
         let http = HyperClient::builder(TokioExecutor::new()).build_http();
-        Self { http, address: address.to_owned(), authorization: None }
+        Self { http, address: address.to_owned(), authorization: None, agent_token: None }
     }
 
     /// None where the connection broke.
@@ -62,14 +48,19 @@ impl Client {
         // Some registries send whole addresses.
         let target = target.strip_prefix(&format!("http://{}", self.address)).unwrap_or(target);
         let mut request = Request::builder().method(method).uri(format!("http://{}{target}", self.address));
-        let authorization = self.authorization.iter().map(|value| ("authorization", value.as_str()));
-        for (name, value) in headers.iter().copied().chain(authorization) {
+        for (name, value) in headers.iter().copied().chain(self.identity()) {
             request = request.header(name, value);
         }
         let response = self.http.request(request.body(Full::new(body)).unwrap()).await.ok()?;
         let (head, body) = response.into_parts();
         let body = body.collect().await.ok()?.to_bytes();
         Some(Answer { status: head.status, headers: head.headers, body })
+    }
+
+    /// The headers that say who asks.
+    pub fn identity(&self) -> impl Iterator<Item = (&str, &str)> {
+        let authorization = self.authorization.iter().map(|value| ("authorization", value.as_str()));
+        authorization.chain(self.agent_token.iter().map(|value| ("wharf-agent-token", value.as_str())))
     }
 
     pub async fn get(&self, target: &str) -> Answer {

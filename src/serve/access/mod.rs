@@ -1,6 +1,7 @@
 //! Who asks, and what they may do. It must never run a password hash on a thread that serves others, and never keep a
 //! password: what is remembered of a successful check is a keyed hash.
 
+mod agents;
 mod users;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::upstream::Basic;
 
+pub use agents::{Agents, NoAgent, Reviews};
 pub use users::{InvalidUsers, Users};
 
 /// How long a successful check is remembered. A changed file of users forgets all of them at once.

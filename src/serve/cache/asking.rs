@@ -2,15 +2,17 @@
 //! an answer that one credential got for an answer to another.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use tokio::task::JoinError;
 
 use super::freshness::Settings;
 use super::rights::{Fingerprint, PrivateImages, Standing, Whose, standing};
 use super::store::Scope;
-use super::{Ask, Cache, Mirror, Refused};
+use super::{Ask, Cache, Caller, Mirror, Refused};
 use crate::oci::RegistryHost;
 use crate::serve::store::StoreError;
 use crate::serve::upstream::{Basic, Failure, Head, Identity, List, Listed, Object, Upstream};
@@ -32,6 +34,7 @@ pub struct Asking<'a> {
     /// The upstream, told through which servers the request came.
     pub upstream: Upstream,
     pub settings: Settings,
+    pub ask: &'a Ask,
     pub scope: &'a Scope,
     pub caller: Option<(&'a Basic, Fingerprint)>,
 }
@@ -61,6 +64,11 @@ impl Asking<'_> {
         Failure::Away { host: self.host(), problem, retry_after: None }
     }
 
+    /// Whether it is this server's own question.
+    pub fn is_own(&self) -> bool {
+        matches!(self.ask.caller, Caller::Mirror)
+    }
+
     fn identity(&self, whose: Whose) -> Identity {
         match (whose, self.caller) {
             (Whose::Ours, _) => Identity::Own,
@@ -73,6 +81,22 @@ impl Asking<'_> {
     pub fn asked(&self, object: Object, whose: Whose) -> Asked {
         let fingerprint = self.caller.filter(|_| whose == Whose::Client).map(|(_, fingerprint)| fingerprint);
         (self.host(), object, whose, fingerprint)
+    }
+
+    /// What comes of a question within the patience that there is with this upstream; None where that is over. The question goes
+    /// on by itself then: what it finds out is not lost.
+    pub async fn impatiently<T: Send + 'static>(
+        &self,
+        question: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let question = tokio::spawn(question);
+        match tokio::time::timeout(self.mirror.patience.left(Instant::now()), question).await {
+            Ok(answer) => answer.ok(),
+            Err(_) => {
+                self.mirror.patience.is_tried(Instant::now());
+                None
+            }
+        }
     }
 
     /// What a caller is told.
@@ -99,19 +123,39 @@ impl Asking<'_> {
     }
 }
 
+/// A question that is asked to its end, also where nobody waits for the answer any more: what it tells of the upstream is not lost.
+pub fn to_its_end<T: Send + 'static>(
+    mirror: Arc<Mirror>,
+    question: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> BoxFuture<'static, Result<T, Failure>> {
+    let asked = tokio::spawn(question);
+    let lost = move |error: JoinError| Failure::Away {
+        host: mirror.upstream.host().clone(),
+        problem: format!("the question was not asked to its end: {error}"),
+        retry_after: None,
+    };
+    async move { asked.await.unwrap_or_else(|error| Err(lost(error))) }.boxed()
+}
+
 impl Cache {
     /// Takes a request on.
     pub(super) fn asking<'a>(&self, ask: &'a Ask) -> Result<Asking<'a>, Refused> {
         let mirrors = self.mirrors();
         let host = &ask.scope.upstream;
         let mirror = mirrors.by_host.get(host).cloned().ok_or_else(|| Refused::Unknown(host.clone()))?;
-        let caller = ask.caller.as_ref().map(|credential| (credential, self.proofs.fingerprint(credential)));
+        let caller = match &ask.caller {
+            Caller::Client(Some(credential)) => Some((credential, self.proofs.fingerprint(credential))),
+            Caller::Client(None) | Caller::Mirror => None,
+        };
         let upstream = mirror.upstream.behind(&ask.via);
-        Ok(Asking { mirror, upstream, settings: mirrors.settings, scope: &ask.scope, caller })
+        Ok(Asking { mirror, upstream, settings: mirrors.settings, ask, scope: &ask.scope, caller })
     }
 
     /// How the caller stands to the repository.
     pub(super) async fn standing(&self, asking: &Asking<'_>, away: bool) -> Result<Standing, StoreError> {
+        if asking.is_own() {
+            return Ok(Standing::Allowed(Whose::Ours));
+        }
         if !self.proofs.remembers(asking.scope)
             && let Some(at) = self.store.public(asking.scope).await?
         {
@@ -127,11 +171,22 @@ impl Cache {
         Ok(matches!(self.standing(asking, true).await?, Standing::Allowed(_)))
     }
 
-    /// Whether the caller may have an object that is here.
-    pub(super) async fn permit(&self, asking: &Asking<'_>, object: &Object) -> Result<(), Refused> {
+    /// Whether the caller may have an object that is here. A right that would stand without the upstream's word does not wait for
+    /// it for long; when it comes, it counts for the next.
+    pub(super) async fn permit(self: &Arc<Self>, asking: &Asking<'_>, object: &Object) -> Result<(), Refused> {
         if let Standing::Allowed(_) = self.standing(asking, asking.upstream.is_away()).await? {
             return Ok(());
         }
+        if !self.stands_anyway(asking).await? {
+            return self.prove_for(asking, object).await;
+        }
+        let (cache, ask, object) = (self.clone(), asking.ask.clone(), object.clone());
+        let proof = async move { cache.prove_for(&cache.asking(&ask)?, &object).await };
+        asking.impatiently(proof).await.unwrap_or(Ok(()))
+    }
+
+    /// Asks the upstream whether a caller may have an object.
+    async fn prove_for(&self, asking: &Asking<'_>, object: &Object) -> Result<(), Refused> {
         match self.head(asking, object).await {
             Ok(_) => Ok(()),
             Err(Turned::Upstream(Failure::Away { .. })) if self.stands_anyway(asking).await? => Ok(()),
@@ -145,11 +200,12 @@ impl Cache {
             let (mirror, upstream, object) = (asking.mirror.clone(), asking.upstream.clone(), object.clone());
             let asked = asking.asked(object.clone(), whose);
             let request = move || {
-                async move {
+                to_its_end(mirror.clone(), async move {
                     mirror.pace(is_proven)?;
-                    upstream.head(&object, &identity).await
-                }
-                .boxed()
+                    let said = upstream.head(&object, &identity).await;
+                    mirror.hear(&said);
+                    said
+                })
             };
             self.heads.run(asked, request).boxed()
         };
@@ -175,7 +231,8 @@ impl Cache {
                 answer = send(asking.identity(whose), AsWho { whose, is_proven }).await;
             }
             match answer {
-                Err(Failure::Denied(_)) if policy != PrivateImages::Shared => {
+                // What this server is not given says nothing of what everybody is.
+                Err(Failure::Denied(_)) if policy != PrivateImages::Shared && !asking.is_own() => {
                     self.revoke(asking, whose).await?;
                     standing = self.standing(asking, false).await?;
                 }

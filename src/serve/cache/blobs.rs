@@ -38,7 +38,7 @@ impl Cache {
     ///
     /// # Errors
     /// When the caller may not have it, or it is not here and cannot be fetched.
-    pub async fn blob(&self, ask: &Ask, digest: &Digest, from: u64) -> Result<Blob, Refused> {
+    pub async fn blob(self: &Arc<Self>, ask: &Ask, digest: &Digest, from: u64) -> Result<Blob, Refused> {
         let asking = self.asking(ask)?;
         let object = Object::Blob(asking.scope.repository.clone(), digest.clone());
         for _ in 0..ROUNDS {
@@ -63,7 +63,7 @@ impl Cache {
 
     /// A blob that is here, or the length of one that is not, if that is all that is wanted.
     async fn kept(
-        &self,
+        self: &Arc<Self>,
         asking: &Asking<'_>,
         digest: &Digest,
         object: &Object,

@@ -67,14 +67,16 @@ pub fn judge(
         Failure::Denied(_) => return Verdict::Fail,
         Failure::Away { .. } | Failure::CredentialsRejected(_) | Failure::Wrong { .. } | Failure::Loop(_) => {}
     }
-    match known {
-        Some(known) if may_serve => {
-            // A tag from the future was checked before the clock was set back; how old it is cannot be known.
-            let age = age(known.checked, now).unwrap_or_default();
-            if age <= settings.stale_if_error { Verdict::Stale(known.digest.clone(), age) } else { Verdict::Fail }
-        }
-        _ => Verdict::Fail,
-    }
+    let servable = known.filter(|_| may_serve).and_then(|known| servable(known, now, settings));
+    servable.map_or(Verdict::Fail, |(digest, age)| Verdict::Stale(digest, age))
+}
+
+/// What a tag is served as while the upstream does not say, and how old that is; None where it is too old.
+#[must_use]
+pub fn servable(known: &CachedTag, now: Timestamp, settings: &Settings) -> Option<(Digest, Duration)> {
+    // A tag from the future was checked before the clock was set back; how old it is cannot be known.
+    let age = age(known.checked, now).unwrap_or_default();
+    (age <= settings.stale_if_error).then(|| (known.digest.clone(), age))
 }
 
 #[cfg(test)]

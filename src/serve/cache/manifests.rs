@@ -7,12 +7,13 @@ use std::time::Duration;
 use futures::FutureExt;
 use jiff::Timestamp;
 
-use super::asking::{AsWho, Asking, Turned};
-use super::freshness::{Settings, Verdict, is_fresh, judge};
+use super::asking::{AsWho, Asking, Turned, to_its_end};
+use super::freshness::{Settings, Verdict, is_fresh, judge, servable};
 use super::rights::Standing;
 use super::store::{CacheStore, CachedManifest, CachedTag, Scope};
-use super::{Ask, Cache, Manifest, Metrics, Mirror, Refused};
+use super::{Ask, Cache, Manifest, Metrics, Mirror, Missing, Refused};
 use crate::oci::{Digest, Reference, Tag};
+use crate::serve::store::StoreError;
 use crate::serve::upstream::{FetchedManifest, Head, Identity, Object, Upstream};
 
 /// For so long a tag that the upstream did not have is not asked for again.
@@ -32,7 +33,7 @@ impl Cache {
     ///
     /// # Errors
     /// When the caller may not have it, or it is not here and cannot be fetched.
-    pub async fn manifest(&self, ask: &Ask, reference: &Reference) -> Result<Manifest, Refused> {
+    pub async fn manifest(self: &Arc<Self>, ask: &Ask, reference: &Reference) -> Result<Manifest, Refused> {
         let asking = self.asking(ask)?;
         let resolved = match reference {
             Reference::Digest(digest) => Resolved { digest: digest.clone(), age: None, said: None },
@@ -42,7 +43,7 @@ impl Cache {
     }
 
     /// Which manifest a tag names.
-    async fn resolve(&self, asking: &Asking<'_>, tag: &Tag) -> Result<Resolved, Refused> {
+    async fn resolve(self: &Arc<Self>, asking: &Asking<'_>, tag: &Tag) -> Result<Resolved, Refused> {
         let now = Timestamp::now();
         let known = self.store.tag(asking.scope, tag).await?;
         if let Some(known) = known.as_ref().filter(|known| is_fresh(known, now, &asking.settings))
@@ -50,10 +51,46 @@ impl Cache {
         {
             return Ok(Resolved { digest: known.digest.clone(), age: None, said: None });
         }
-        let missing = (asking.scope.clone(), tag.clone(), asking.caller.map(|(_, fingerprint)| fingerprint));
-        if self.missing.get(&missing).is_some_and(|((), age)| age < MISSING) {
+        if self.missing.get(&missing(asking, tag)).is_some_and(|((), age)| age < MISSING) {
             return Err(Refused::Unknown(asking.host()));
         }
+        let Some(known) = known else { return self.resolve_now(asking, tag, None).await };
+        let Some(stale) = self.stale(asking, &known, now).await? else {
+            return self.resolve_now(asking, tag, Some(known)).await;
+        };
+        let (cache, ask, tag) = (self.clone(), asking.ask.clone(), tag.clone());
+        let resolving = async move { cache.resolve_now(&cache.asking(&ask)?, &tag, Some(known)).await };
+        match asking.impatiently(resolving).await {
+            Some(resolved) => resolved,
+            None => Ok(self.resolved_stale(asking, stale)),
+        }
+    }
+
+    /// What can be served of a tag without asking, and how old it is: nothing to those whose right does not stand, nor what is
+    /// not here with all that belongs to it.
+    async fn stale(
+        &self,
+        asking: &Asking<'_>,
+        known: &CachedTag,
+        now: Timestamp,
+    ) -> Result<Option<(Digest, Duration)>, StoreError> {
+        let servable = servable(known, now, &asking.settings);
+        match servable {
+            Some(stale) if self.stands_anyway(asking).await? => {
+                Ok(self.store.is_complete(asking.scope, &stale.0).await?.then_some(stale))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn resolved_stale(&self, asking: &Asking<'_>, (digest, age): (Digest, Duration)) -> Resolved {
+        self.metrics.stale(&asking.scope.upstream, age);
+        asking.upstream.serves_stale();
+        Resolved { digest, age: Some(age), said: None }
+    }
+
+    /// Asks the upstream which manifest a tag names, and falls back on what is `known` where it does not say.
+    async fn resolve_now(&self, asking: &Asking<'_>, tag: &Tag, known: Option<CachedTag>) -> Result<Resolved, Refused> {
         match self.ask_for_tag(asking, tag).await {
             Ok(said) => {
                 let digest = said.digest.clone().ok_or_else(|| Refused::Unknown(asking.host()))?;
@@ -61,14 +98,11 @@ impl Cache {
             }
             Err(Turned::Upstream(failure)) => {
                 let may_serve = self.stands_anyway(asking).await?;
-                match judge(known.as_ref(), &failure, may_serve, now, &asking.settings) {
-                    Verdict::Stale(digest, age) => {
-                        self.metrics.stale(&asking.scope.upstream, age);
-                        Ok(Resolved { digest, age: Some(age), said: None })
-                    }
+                match judge(known.as_ref(), &failure, may_serve, Timestamp::now(), &asking.settings) {
+                    Verdict::Stale(digest, age) => Ok(self.resolved_stale(asking, (digest, age))),
                     Verdict::Forget => {
                         self.store.remove_tag(asking.scope, tag).await?;
-                        self.missing.remember(missing, ());
+                        self.missing.remember(missing(asking, tag), ());
                         Err(asking.refused(Turned::Upstream(failure)))
                     }
                     Verdict::Fail => Err(asking.refused(Turned::Upstream(failure))),
@@ -86,17 +120,18 @@ impl Cache {
             let (asked, by) = (asking.asked(object.clone(), whose), self.errand(asking));
             let (tag, settings) = (tag.clone(), asking.settings);
             let request = move || {
-                async move {
+                to_its_end(by.mirror.clone(), async move {
                     by.mirror.pace(is_proven)?;
                     // Another answer may have come since the store was looked at.
                     if is_proven && let Some(known) = by.fresh_tag(&tag, &settings).await {
                         return Ok(Head { digest: Some(known.digest), ..Head::default() });
                     }
-                    let said = by.upstream.head(&object, &identity).await?;
+                    let said = by.upstream.head(&object, &identity).await;
+                    by.mirror.hear(&said);
+                    let said = said?;
                     by.keep_tag(&tag, said.digest.as_ref()).await;
                     Ok(said)
-                }
-                .boxed()
+                })
             };
             self.heads.run(asked, request).boxed()
         };
@@ -118,17 +153,18 @@ impl Cache {
             let object = Object::Manifest(repository.clone(), reference.clone());
             let (asked, by, reference) = (asking.asked(object, whose), self.errand(asking), reference.clone());
             let request = move || {
-                async move {
+                to_its_end(by.mirror.clone(), async move {
                     by.mirror.pace(is_proven)?;
                     // It may have come since the store was looked at.
                     if is_proven && let Some(kept) = by.kept_manifest(&reference).await {
                         return Ok(kept);
                     }
-                    let fetched = by.upstream.manifest(&repository, &reference, &identity).await?;
+                    let fetched = by.upstream.manifest(&repository, &reference, &identity).await;
+                    by.mirror.hear(&fetched);
+                    let fetched = fetched?;
                     by.keep_manifest(&fetched).await;
                     Ok(fetched)
-                }
-                .boxed()
+                })
             };
             self.manifests.run(asked, request).boxed()
         };
@@ -142,7 +178,12 @@ impl Cache {
         Errand { store, metrics, mirror, upstream, scope }
     }
 
-    async fn revision(&self, asking: &Asking<'_>, resolved: Resolved, head: bool) -> Result<Manifest, Refused> {
+    async fn revision(
+        self: &Arc<Self>,
+        asking: &Asking<'_>,
+        resolved: Resolved,
+        head: bool,
+    ) -> Result<Manifest, Refused> {
         let Resolved { digest, age, said } = resolved;
         let object = Object::Manifest(asking.scope.repository.clone(), Reference::Digest(digest.clone()));
         if let Some(kept) = self.store.manifest(asking.scope, &digest).await? {
@@ -222,6 +263,11 @@ impl Errand {
             tracing::warn!(%error, digest = %fetched.digest, "a manifest could not be kept; it is passed on");
         }
     }
+}
+
+/// As what it is remembered that a tag is not there, for this caller.
+fn missing(asking: &Asking<'_>, tag: &Tag) -> Missing {
+    (asking.scope.clone(), tag.clone(), asking.caller.map(|(_, fingerprint)| fingerprint), asking.is_own())
 }
 
 fn answer(digest: Digest, kept: CachedManifest, age: Option<Duration>) -> Manifest {

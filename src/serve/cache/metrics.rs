@@ -75,11 +75,15 @@ pub enum Reason {
     Away,
     /// The upstream's bytes were not those of their digest, or what it said cannot be true.
     Wrong,
+    /// It is not an agent's, and only those are answered.
+    NoAgent,
+    /// Whether it is an agent's cannot be said, because the API server cannot be asked.
+    UnknowableAgent,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::UnknownRegistry,
         Self::MalformedRegistry,
         Self::Loop,
@@ -88,6 +92,8 @@ impl Reason {
         Self::Denied,
         Self::Away,
         Self::Wrong,
+        Self::NoAgent,
+        Self::UnknowableAgent,
     ];
 
     fn as_str(self) -> &'static str {
@@ -100,6 +106,8 @@ impl Reason {
             Self::Denied => "denied",
             Self::Away => "away",
             Self::Wrong => "wrong",
+            Self::NoAgent => "no_agent",
+            Self::UnknowableAgent => "unknowable_agent",
         }
     }
 }

@@ -4,11 +4,11 @@
 mod asking;
 mod blobs;
 pub mod fill;
-mod flights;
 pub mod freshness;
 mod manifests;
 pub mod metrics;
 mod pace;
+mod patience;
 pub mod rights;
 pub mod store;
 
@@ -21,11 +21,12 @@ use thiserror::Error;
 
 use self::asking::Asked;
 use self::fill::Fills;
-use self::flights::Flights;
 use self::freshness::Settings;
 use self::pace::Pace;
+use self::patience::Patience;
 use self::rights::{PrivateImages, Proofs, Remembered};
 use self::store::{CacheStore, Scope};
+use super::flights::Flights;
 use super::store::StoreError;
 use super::upstream::{Basic, Failure, FetchedManifest, Head, Upstream};
 use crate::oci::{Digest, ManifestType, RegistryHost, Tag};
@@ -33,13 +34,22 @@ use crate::oci::{Digest, ManifestType, RegistryHost, Tag};
 pub use blobs::Blob;
 pub use metrics::Metrics;
 
+/// For whom something is asked.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// A client, with the credential that it brought.
+    Client(Option<Basic>),
+    /// This server itself, with the configured credential. What it is given proves nothing for anybody.
+    Mirror,
+}
+
 /// A request for something that another registry has.
 #[derive(Clone, Debug)]
 pub struct Ask {
     /// Where.
     pub scope: Scope,
-    /// The credential that the client brought for it.
-    pub caller: Option<Basic>,
+    /// For whom.
+    pub caller: Caller,
     /// Whether the bytes are not wanted.
     pub head: bool,
     /// Through which servers it came, as its `Via` says.
@@ -101,13 +111,21 @@ pub struct Mirror {
     /// Who may have what it does not give to everybody.
     pub private_images: PrivateImages,
     proofs: Pace,
+    patience: Patience,
 }
 
 impl Mirror {
     /// A registry that is asked like this.
     #[must_use]
     pub fn new(upstream: Upstream, private_images: PrivateImages) -> Self {
-        Self { upstream, private_images, proofs: Pace::default() }
+        Self { upstream, private_images, proofs: Pace::default(), patience: Patience::default() }
+    }
+
+    /// Takes note of whether a question was answered, whatever the answer says.
+    fn hear<T>(&self, answer: &Result<T, Failure>) {
+        if !matches!(answer, Err(Failure::Away { .. })) {
+            self.patience.is_heard();
+        }
     }
 
     /// Whether a question may be asked now: on behalf of those whose right is proven always, for others not too often.
@@ -129,6 +147,9 @@ pub struct Mirrors {
     pub settings: Settings,
 }
 
+/// A tag that somebody, or everybody, was not given.
+type Missing = (Scope, Tag, Option<rights::Fingerprint>, bool);
+
 /// What other registries have.
 pub struct Cache {
     store: CacheStore,
@@ -137,7 +158,7 @@ pub struct Cache {
     proofs: Proofs,
     heads: Flights<Asked, Result<Head, Failure>>,
     manifests: Flights<Asked, Result<FetchedManifest, Failure>>,
-    missing: Remembered<(Scope, Tag, Option<rights::Fingerprint>), ()>,
+    missing: Remembered<Missing, ()>,
     metrics: Metrics,
 }
 

@@ -11,9 +11,9 @@ use serde::de::{DeserializeSeed, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
-use super::{ConfigError, text};
-use crate::oci::RegistryHost;
+use super::{ConfigError, Repositories, text};
 use crate::oci::host::InvalidHost;
+use crate::oci::{Platform, RegistryHost};
 use crate::quantity;
 use crate::serve::cache::rights::PrivateImages;
 use crate::serve::upstream::{Endpoint, Settings};
@@ -30,7 +30,8 @@ pub struct Mirror {
     #[serde(default, with = "text::list")]
     #[schemars(with = "Vec<String>")]
     pub endpoints: Vec<Endpoint>,
-    /// A file of one line, `user:password`, as which the registry is asked. It is taken up when it changes.
+    /// As whom the registry is asked: a file of one line, `user:password`, or a folder with the files of a Kubernetes Secret,
+    /// `username` and `password`, or `.dockerconfigjson`. It is taken up when it changes.
     #[serde(default)]
     pub credentials: Option<PathBuf>,
     /// A PEM file of authorities that are believed besides the public ones. It is taken up when it changes.
@@ -49,6 +50,9 @@ pub struct Mirror {
     /// credential (`VerifyWithUpstream`); all who may ask here, with the configured credential (`Shared`); or nobody (`Deny`).
     #[serde(default)]
     pub private_images: PrivateImages,
+    /// Which of its repositories are served; clients ask the registry itself for the others. Without it, all.
+    #[serde(default)]
+    pub repositories: Repositories,
     /// Whether it serves clients that do not say which registry they mean, as Docker does not. One may, at most.
     #[serde(default)]
     pub default: bool,
@@ -67,6 +71,7 @@ impl Mirror {
             token_realms: Vec::new(),
             redirect_hosts: Vec::new(),
             private_images: PrivateImages::default(),
+            repositories: Repositories::default(),
             default: false,
         }
     }
@@ -114,6 +119,12 @@ pub struct Cache {
     pub right_stale_if_error_seconds: u64,
     /// A file of digests, one a line, whose images are never evicted, up to 80 % of the size. It is taken up when it changes.
     pub pinned: Option<PathBuf>,
+    /// Images that are fetched ahead and never evicted, as `docker.io/library/postgres:17`; together up to 80 % of the size.
+    pub pin: Vec<String>,
+    /// For which platforms, as `linux/arm64`, an index of images is pinned or in use; without it, for all that it has.
+    #[serde(with = "text::list")]
+    #[schemars(with = "Vec<String>")]
+    pub platforms: Vec<Platform>,
     /// A file of digests, one a line, whose images are evicted after all others. It is taken up when it changes.
     pub in_use: Option<PathBuf>,
     /// Ranges of addresses that no registry may redirect to, as `10.96.0.0/12`, besides those that are private everywhere.
@@ -130,6 +141,8 @@ impl Default for Cache {
             stale_if_error_seconds: 7 * 24 * 3600,
             right_stale_if_error_seconds: 3600,
             pinned: None,
+            pin: Vec::new(),
+            platforms: Vec::new(),
             in_use: None,
             closed_ranges: Vec::new(),
         }

@@ -1,6 +1,8 @@
 //! The server's configuration: one document, checked whole before anything starts. Reading it is pure.
 
+mod clients;
 mod mirrors;
+mod repositories;
 mod text;
 
 use std::net::SocketAddr;
@@ -14,7 +16,9 @@ use super::access::{Files, Rights};
 use super::repository::MissingContent;
 use crate::oci::RegistryHost;
 
+pub use clients::{Agents, Clients};
 pub use mirrors::{Cache, InvalidSize, Mirror, Size};
+pub use repositories::Repositories;
 
 /// Configuration of `wharf serve`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -24,7 +28,7 @@ pub struct Config {
     pub root: PathBuf,
     /// Address and port of the registry.
     pub listen: SocketAddr,
-    /// Address and port of `/healthz`, `/readyz`, `/metrics` and `/volume`; without it, there are none.
+    /// Address and port of `/healthz`, `/readyz`, `/metrics`, `/volume` and `/mirrors`; without it, there are none.
     #[serde(default)]
     pub operations: Option<SocketAddr>,
     /// Serve HTTPS, and nothing else, with this certificate. The files are taken up when they change.
@@ -33,6 +37,9 @@ pub struct Config {
     /// Who may do what.
     #[serde(default)]
     pub access: Access,
+    /// Who may ask for what other registries have, besides.
+    #[serde(default)]
+    pub clients: Clients,
     /// What happens to a manifest that names content which its repository does not have: `Reject` it, accept an index whose
     /// manifests are not all there (`IndexOnly`), or `Allow` all.
     #[serde(default)]
@@ -155,8 +162,8 @@ impl Config {
     #[must_use]
     pub fn of(root: PathBuf, listen: SocketAddr, operations: Option<SocketAddr>) -> Self {
         let (tls, access, missing_content) = (None, Access::default(), MissingContent::default());
-        let (limits, mirrors, cache, local_names) = Default::default();
-        Self { root, listen, operations, tls, access, missing_content, limits, mirrors, cache, local_names }
+        let (clients, limits, mirrors, cache, local_names) = Default::default();
+        Self { root, listen, operations, tls, access, clients, missing_content, limits, mirrors, cache, local_names }
     }
 
     /// The same with these mirrors, as flags give them.
@@ -248,7 +255,7 @@ impl Config {
         if self.local_names.iter().any(|name| self.mirrors.iter().any(|mirror| mirror.host == *name)) {
             return Some("a name of localNames is also the host of a mirror: requests for it could mean either");
         }
-        None
+        self.clients.contradiction()
     }
 }
 
@@ -312,6 +319,11 @@ mod tests {
             ("root: /data\nlisten: 127.0.0.1:5000\nlimits: {receiving: 0}\n", "may be 0"),
             ("root: /data\nlisten: 127.0.0.1:5000\nlimits: {reservePercent: 101}\n", "more than 100"),
             ("root: /data\nlisten: 127.0.0.1:5000\nmirrors: [{host: a}]\nlocalNames: [a]\n", "either"),
+            ("root: /data\nlisten: 127.0.0.1:5000\nclients: {agents: {serviceAccount: a, audience: b}}\n", "system:"),
+            (
+                "root: /data\nlisten: 127.0.0.1:5000\nclients: {agents: {serviceAccount: 'system:serviceaccount:a:b', audience: ''}}\n",
+                "empty",
+            ),
         ] {
             let error = parse(text).unwrap_err();
             let place = expected.replace(':', ", column ");

@@ -114,6 +114,21 @@ pub async fn blob(
     Ok(response)
 }
 
+/// A blob that is in memory and right, or the part of it that is asked for.
+pub fn small_blob(
+    digest: &Digest,
+    bytes: &Bytes,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response<Answer>, Refusal> {
+    let Part { mut response, range } = part(digest, Mark::Proven, bytes.len() as u64, method, headers)?;
+    let range = range.and_then(|range| Some(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?));
+    if let Some(range) = range.filter(|range| range.end <= bytes.len()) {
+        *response.body_mut() = Answer::whole(bytes.slice(range));
+    }
+    Ok(response)
+}
+
 /// What is said of a blob of which the length alone is known, because nothing else was asked for.
 pub fn blob_head(digest: &Digest, length: u64) -> Response<Answer> {
     let mut response = answer(StatusCode::OK, [(CONTENT_DIGEST, digest.as_str())]);

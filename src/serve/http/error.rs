@@ -12,14 +12,20 @@ use super::target::TargetError;
 use super::uploads::progress_headers;
 use crate::oci::path::InvalidPath;
 use crate::oci::tag::InvalidReference;
-use crate::oci::{ErrorCode, RepositoryName};
-use crate::serve::access::Unknown;
+use crate::oci::{ErrorCode, RepositoryName, canary};
+use crate::serve::access::{NoAgent, Unknown};
 use crate::serve::cache::Refused;
 use crate::serve::cache::metrics::Reason;
 use crate::serve::repository::Error;
 
+#[cfg(test)]
+mod tests;
+
 /// How a client is asked for its name.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"wharf\", charset=\"UTF-8\"");
+
+/// Says what refused a request, where a program has to tell it from the upstream's own refusal.
+const REFUSED: HeaderName = HeaderName::from_static("wharf-refused");
 
 /// In how many seconds to come back, where nobody knows better.
 const RETRY_SECONDS: u64 = 5;
@@ -78,6 +84,15 @@ pub enum Refusal {
         /// Why the mirror does not give it.
         refused: Refused,
     },
+    /// It is for another registry's content, and not from an agent.
+    #[error(transparent)]
+    NoAgent(#[from] NoAgent),
+    /// It would change the canary.
+    #[error("{} is answered by the server itself and cannot be changed: push to another name", canary::REPOSITORY)]
+    Canary,
+    /// The canary does not have it.
+    #[error("{} has nothing but its tag {}", canary::REPOSITORY, canary::TAG)]
+    NotOfTheCanary(ErrorCode),
     /// It has been here before.
     #[error("this request has come through this server already: a registry that is mirrored here leads back to it")]
     Loop,
@@ -92,8 +107,12 @@ impl Refusal {
         match self {
             Self::Route(error) => route_row(error, method),
             Self::Unknown(Unknown::Credentials) | Self::Unauthorized => Row(Status::UNAUTHORIZED, Code::Unauthorized),
-            Self::Unknown(Unknown::Busy) => Row(Status::SERVICE_UNAVAILABLE, Code::Unavailable),
-            Self::Denied => Row(Status::FORBIDDEN, Code::Denied),
+            Self::Unknown(Unknown::Busy) | Self::NoAgent(NoAgent::Unknowable) => {
+                Row(Status::SERVICE_UNAVAILABLE, Code::Unavailable)
+            }
+            Self::Denied | Self::Canary | Self::NoAgent(NoAgent::NoToken | NoAgent::Wrong) => {
+                Row(Status::FORBIDDEN, Code::Denied)
+            }
             Self::Repository { error, .. } => repository_row(error),
             Self::Body(Broken::TooLong(_)) => Row(Status::PAYLOAD_TOO_LARGE, Code::SizeInvalid),
             Self::Body(Broken::Idle(_)) => Row(Status::REQUEST_TIMEOUT, Code::SizeInvalid),
@@ -104,6 +123,7 @@ impl Refusal {
             Self::Target(error) => target_row(error),
             Self::Mirror { missing, refused } => mirror_row(*missing, refused),
             Self::Neither { missing, .. } => Row(Status::NOT_FOUND, *missing),
+            Self::NotOfTheCanary(code) => Row(Status::NOT_FOUND, *code),
             Self::Loop => Row(Status::LOOP_DETECTED, Code::Unavailable),
         }
     }
@@ -140,6 +160,9 @@ impl Refusal {
             }
             Self::Repository { repository, error: Error::OutOfOrder { progress, .. } } => {
                 progress_headers(&mut headers, repository, progress);
+            }
+            Self::NoAgent(NoAgent::NoToken | NoAgent::Wrong) => {
+                headers.insert(REFUSED, HeaderValue::from_static("agent-token"));
             }
             Self::Range(length) => {
                 if let Ok(value) = HeaderValue::try_from(format!("bytes */{length}")) {
@@ -189,7 +212,7 @@ impl Refusal {
     #[must_use]
     pub fn is_ours(&self, method: &Method) -> bool {
         let fault = match self {
-            Self::Loop => false,
+            Self::Loop | Self::NoAgent(_) => false,
             Self::Mirror { refused, .. } => matches!(refused, Refused::Store(_)),
             _ => true,
         };
@@ -205,9 +228,12 @@ impl Refusal {
                     Reason::MalformedRegistry
                 }
                 TargetError::UnknownRegistry(_) => Reason::UnknownRegistry,
+                TargetError::NotMeant { .. } => return None,
                 TargetError::ReadOnly(_) | TargetError::Taken(_) => Reason::NotReadOnly,
             }),
             Self::Loop => Some(Reason::Loop),
+            Self::NoAgent(NoAgent::NoToken | NoAgent::Wrong) => Some(Reason::NoAgent),
+            Self::NoAgent(NoAgent::Unknowable) => Some(Reason::UnknowableAgent),
             Self::Mirror { refused, .. } | Self::Neither { refused, .. } => match refused {
                 Refused::Unknown(_) | Refused::Store(_) => None,
                 Refused::Unauthorized(_) => Some(Reason::Unauthorized),
@@ -228,7 +254,7 @@ fn target_row(error: &TargetError) -> Row {
         TargetError::Namespace | TargetError::Contradiction { .. } | TargetError::Name(_) => {
             Row(Status::BAD_REQUEST, Code::NameInvalid)
         }
-        TargetError::UnknownRegistry(_) => Row(Status::NOT_FOUND, Code::NameUnknown),
+        TargetError::UnknownRegistry(_) | TargetError::NotMeant { .. } => Row(Status::NOT_FOUND, Code::NameUnknown),
         TargetError::ReadOnly(_) => Row(Status::METHOD_NOT_ALLOWED, Code::Unsupported),
         TargetError::Taken(_) => Row(Status::FORBIDDEN, Code::Denied),
     }
@@ -287,107 +313,5 @@ fn repository_row(error: &Error) -> Row {
         Error::RepositoryUnknown(_) => Row(Status::NOT_FOUND, Code::NameUnknown),
         Error::Store(error) if error.is_full() => Row(Status::INSUFFICIENT_STORAGE, Code::Unavailable),
         Error::Store(_) | Error::Task(_) => Row(Status::INTERNAL_SERVER_ERROR, Code::Unavailable),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use hyper::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
-    use hyper::{Method, StatusCode};
-
-    use super::{Broken, Reason, Refusal, Refused, RouteError, TargetError};
-    use crate::oci::path::InvalidPath;
-    use crate::oci::{ErrorCode, RegistryHost};
-    use crate::serve::access::Unknown;
-    use crate::serve::repository::Error;
-    use crate::serve::store::StoreError;
-
-    fn host() -> RegistryHost {
-        "docker.io".parse().unwrap()
-    }
-
-    fn store(kind: std::io::ErrorKind) -> Refusal {
-        let source = std::io::Error::new(kind, "secret detail");
-        let error = Error::Store(StoreError { doing: "write", what: "/secret".to_owned(), source });
-        Refusal::Repository { repository: "a".parse().unwrap(), error }
-    }
-
-    #[test]
-    fn each_refusal_has_its_status_and_headers() {
-        let domain = |error| Refusal::Repository { repository: "a".parse().unwrap(), error };
-        let reference = InvalidPath::Reference("-".parse::<crate::oci::Reference>().unwrap_err());
-        for (refusal, method, status) in [
-            (Refusal::Route(RouteError::Path(reference)), Method::GET, 404),
-            (Refusal::Route(RouteError::Path(reference)), Method::PUT, 400),
-            (Refusal::Route(RouteError::Method { allowed: "GET" }), Method::PUT, 405),
-            (Refusal::Unknown(Unknown::Credentials), Method::GET, 401),
-            (Refusal::Unauthorized, Method::GET, 401),
-            (Refusal::Denied, Method::PUT, 403),
-            (Refusal::Busy, Method::PUT, 429),
-            (Refusal::Target(TargetError::Namespace), Method::GET, 400),
-            (Refusal::Target(TargetError::UnknownRegistry(host())), Method::GET, 404),
-            (Refusal::Target(TargetError::ReadOnly(host())), Method::PUT, 405),
-            (Refusal::Target(TargetError::Taken(host())), Method::PUT, 403),
-            (Refusal::Body(Broken::TooLong(1)), Method::PUT, 413),
-            (Refusal::Body(Broken::Idle(1)), Method::PUT, 408),
-            (domain(Error::UploadBusy), Method::PATCH, 503),
-            (domain(Error::UploadUnknown), Method::PATCH, 404),
-            (store(std::io::ErrorKind::StorageFull), Method::PUT, 507),
-            (store(std::io::ErrorKind::PermissionDenied), Method::PUT, 500),
-        ] {
-            let answer = refusal.answer(&method);
-            assert_eq!(answer.status(), status, "{refusal}");
-            let headers = answer.headers();
-            assert_eq!(headers.contains_key(WWW_AUTHENTICATE), status == 401);
-            assert_eq!(headers.contains_key(ALLOW), status == 405);
-            assert_eq!(headers.contains_key(RETRY_AFTER), [429, 503, 507].contains(&status));
-            assert_eq!(refusal.is_ours(&method), status >= 500);
-        }
-    }
-
-    #[test]
-    fn another_registry_s_trouble_is_not_ours_and_never_429() {
-        let away = |seconds: Option<u64>| Refused::Away {
-            problem: "https://registry-1.docker.io does not answer".to_owned(),
-            retry_after: seconds.map(Duration::from_secs),
-        };
-        let full = StoreError { doing: "write", what: "/x".to_owned(), source: std::io::ErrorKind::StorageFull.into() };
-        for (refused, status, retry_after, reason) in [
-            (Refused::Unknown(host()), 404, None, None),
-            (Refused::Unauthorized(host()), 401, None, Some(Reason::Unauthorized)),
-            (Refused::Denied(host()), 403, None, Some(Reason::Denied)),
-            (away(None), 503, Some("5"), Some(Reason::Away)),
-            (away(Some(90)), 503, Some("90"), Some(Reason::Away)),
-            (away(Some(0)), 503, Some("1"), Some(Reason::Away)),
-            (Refused::Unverified(host()), 503, Some("5"), Some(Reason::Wrong)),
-            (Refused::Loop(host()), 508, None, Some(Reason::Loop)),
-            (Refused::Store(full), 500, None, None),
-        ] {
-            let refusal = Refusal::Mirror { missing: ErrorCode::BlobUnknown, refused };
-            let answer = refusal.answer(&Method::GET);
-            assert_eq!(answer.status(), status, "{refusal}");
-            assert_eq!(
-                answer.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap()),
-                retry_after,
-                "{refusal}"
-            );
-            assert_eq!(answer.headers().contains_key(WWW_AUTHENTICATE), status == 401);
-            assert_eq!((refusal.reason(), refusal.is_ours(&Method::GET)), (reason, status == 500), "{refusal}");
-            let either = refusal.of_either();
-            let status = if [401, 403, 503].contains(&status) && reason != Some(Reason::Wrong) { 404 } else { status };
-            assert_eq!((either.answer(&Method::GET).status().as_u16(), either.reason()), (status, reason), "{either}");
-        }
-    }
-
-    #[test]
-    fn what_failed_inside_is_not_told_outside() {
-        for kind in [std::io::ErrorKind::StorageFull, std::io::ErrorKind::PermissionDenied] {
-            let answer = store(kind).answer(&Method::GET);
-            let super::Answer::Whole(Some(body)) = answer.into_body() else { panic!("no body") };
-            assert!(!String::from_utf8_lossy(&body).contains("secret"));
-        }
-        assert_eq!(store(std::io::ErrorKind::Other).answer(&Method::HEAD).status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
 }

@@ -15,7 +15,7 @@ use crate::oci::range::begins;
 use crate::oci::{Digest, Endpoint, ErrorCode, ManifestType, Reference};
 use crate::serve::cache::fill::Body;
 use crate::serve::cache::store::Scope;
-use crate::serve::cache::{Ask, Blob, Cache, Metrics, Refused};
+use crate::serve::cache::{Ask, Blob, Cache, Caller, Metrics, Refused};
 use crate::serve::store::StoreError;
 use crate::serve::upstream::{Basic, Listed};
 
@@ -54,16 +54,18 @@ impl Mirrors {
         }
     }
 
-    /// Answers a request. `caller` is the credential that it brought for the other registry.
+    /// Refuses a request that has come through this process before.
+    pub(super) fn refuse_loop(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        if has_come_through(headers, &self.instance) { Err(Refusal::Loop) } else { Ok(()) }
+    }
+
+    /// Answers a request, which has not come through here before. `caller` is the credential that it brought for the other registry.
     pub(super) async fn answer(
         &self,
         mirrored: Mirrored,
         request: &Request<Incoming>,
         caller: Option<Basic>,
     ) -> Result<Response<Answer>, Refusal> {
-        if has_come_through(request.headers(), &self.instance) {
-            return Err(Refusal::Loop);
-        }
         let given = self.given(&mirrored, request, caller).await;
         let mut response = given.map_err(|refusal| if mirrored.is_named() { refusal } else { refusal.of_either() })?;
         if let Ok(host) = HeaderValue::try_from(mirrored.host.as_str()) {
@@ -82,7 +84,7 @@ impl Mirrors {
         let (method, headers) = (request.method(), request.headers());
         let scope = Scope { upstream: mirrored.host.clone(), repository: mirrored.repository.clone() };
         let via = through(headers).collect::<Vec<_>>().join(", ");
-        let ask = Ask { scope, caller, head: method == Method::HEAD, via };
+        let ask = Ask { scope, caller: Caller::Client(caller), head: method == Method::HEAD, via };
         match &mirrored.asked {
             Asked::Blob(digest) => self.blob(&ask, digest, method, headers).await,
             Asked::Manifest(reference) => self.manifest(&ask, reference, method, headers).await,

@@ -3,6 +3,7 @@
 
 mod answers;
 mod body;
+mod canary;
 mod content;
 mod error;
 mod metrics;
@@ -17,15 +18,16 @@ use std::time::{Duration, Instant};
 
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RANGE, USER_AGENT,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RANGE,
+    USER_AGENT,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use self::error::Refusal;
 use self::route::{Query, Route, route};
-use self::target::{Mirrored, Target};
-use super::access::{Access, Caller, Rights};
+use self::target::{Asked, Mirrored, Target};
+use super::access::{Access, Agents, Caller, Rights};
 use super::repository::{Error, Repositories};
 use crate::oci::RepositoryName;
 
@@ -40,12 +42,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How many bytes of manifests that are being pushed are held in memory.
 const MANIFESTS_IN_FLIGHT: usize = 32 * 1024 * 1024;
 /// What may stand in a request once at most: what two of them mean, two servers may see differently.
-const ONCE: [HeaderName; 6] = [AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, RANGE];
+const ONCE: [HeaderName; 7] = [AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, RANGE, AGENT_TOKEN];
+/// With what an agent shows that it is one.
+const AGENT_TOKEN: HeaderName = HeaderName::from_static("wharf-agent-token");
 
 /// Answers requests.
 pub struct Server {
     repositories: Arc<Repositories>,
     access: Arc<Access>,
+    agents: Arc<Agents>,
     mirrors: Option<Arc<Mirrors>>,
     metrics: Metrics,
     manifests_in_flight: Semaphore,
@@ -75,6 +80,18 @@ enum Whose<'a> {
     Ours(Route),
     /// Another registry's.
     Mirror(&'a Mirrors, Mirrored),
+    /// Nobody's: the canary. None where it would be changed.
+    Canary(Option<Asked>),
+}
+
+impl Whose<'_> {
+    fn of_this_server(route: Route) -> Self {
+        if route.repository().is_some_and(canary::is_it) {
+            Self::Canary(target::asked(&route))
+        } else {
+            Self::Ours(route)
+        }
+    }
 }
 
 /// An answer without a body.
@@ -96,17 +113,18 @@ fn in_repository(repository: &RepositoryName) -> impl Fn(Error) -> Refusal + use
 }
 
 impl Server {
-    /// One for these repositories, and for what other registries have.
+    /// One for these repositories, and for what other registries have: for agents, where only those are answered.
     #[must_use]
     pub fn new(
         repositories: Arc<Repositories>,
         access: Arc<Access>,
+        agents: Arc<Agents>,
         mirrors: Option<Arc<Mirrors>>,
         metrics: Metrics,
         limits: Limits,
     ) -> Self {
         let manifests_in_flight = Semaphore::new(MANIFESTS_IN_FLIGHT);
-        Self { repositories, access, mirrors, metrics, manifests_in_flight, limits: RwLock::new(limits) }
+        Self { repositories, access, agents, mirrors, metrics, manifests_in_flight, limits: RwLock::new(limits) }
     }
 
     /// Bounds requests anew. Those that run end by the bounds they began with, and do not count for the new ones.
@@ -162,7 +180,11 @@ impl Server {
         }
         let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
         let target = self.target(&request).await;
+        if let Ok(whose) = &target {
+            self.admit(whose, headers).await?;
+        }
         let (caller, beside) = match &target {
+            Ok(Whose::Canary(_)) => (Caller { name: None, rights: Rights::Read }, None),
             Ok(Whose::Mirror(..)) => self.access.identify_beside(authorization, Instant::now()).await?,
             _ => (self.access.identify(authorization, Instant::now()).await?, None),
         };
@@ -171,6 +193,7 @@ impl Server {
             return Err(Refusal::Unauthorized);
         }
         match target? {
+            Whose::Canary(asked) => canary::answer(asked.as_ref(), request.method(), request.headers()),
             Whose::Mirror(mirrors, mirrored) => mirrors.answer(mirrored, &request, beside).await,
             Whose::Ours(route) if caller.rights < route.needs() => {
                 Err(if caller.name.is_none() { Refusal::Unauthorized } else { Refusal::Denied })
@@ -179,14 +202,33 @@ impl Server {
         }
     }
 
+    /// Lets a request for what other registries have pass, where it has not been here before and comes from whom it may.
+    async fn admit(&self, whose: &Whose<'_>, headers: &HeaderMap) -> Result<(), Refusal> {
+        let token = headers.get(AGENT_TOKEN).map(HeaderValue::as_bytes);
+        match whose {
+            Whose::Mirror(mirrors, _) => {
+                // Also one of this server's own, which is no agent's.
+                mirrors.refuse_loop(headers)?;
+                Ok(self.agents.admit(token).await?)
+            }
+            // An agent proves with it also that its token is taken.
+            Whose::Canary(_) if token.is_some() => Ok(self.agents.admit(token).await?),
+            Whose::Canary(_) | Whose::Ours(_) => Ok(()),
+        }
+    }
+
     /// Whose content a request is for.
     async fn target(&self, request: &Request<Incoming>) -> Result<Whose<'_>, Refusal> {
         let query = Query::parse(request.uri().query().unwrap_or_default())?;
         let route = route(request.method(), request.uri().path(), &query)?;
-        let Some(mirrors) = &self.mirrors else { return Ok(Whose::Ours(route)) };
+        let Some(mirrors) = &self.mirrors else { return Ok(Whose::of_this_server(route)) };
         match mirrors.names().target(route, &query, request.method() == Method::HEAD)? {
-            Target::Local(route) => Ok(Whose::Ours(route)),
+            Target::Local(route) => Ok(Whose::of_this_server(route)),
+            Target::Mirror(mirrored) if canary::is_it(&mirrored.repository) => Ok(Whose::Canary(Some(mirrored.asked))),
             Target::Mirror(mirrored) => Ok(Whose::Mirror(mirrors, mirrored)),
+            Target::Either(route, _) if route.repository().is_some_and(canary::is_it) => {
+                Ok(Whose::of_this_server(route))
+            }
             Target::Either(route, mirrored) => {
                 let here = self.repositories.has(&mirrored.repository).await;
                 let here = here.map_err(in_repository(&mirrored.repository))?;

@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use crate::oci::digest::InvalidDigest;
 use crate::oci::name::InvalidName;
-use crate::oci::path::{self, Endpoint, InvalidPath};
+use crate::oci::path::{self, Endpoint, InvalidPath, decode};
 use crate::oci::tag::InvalidTag;
 use crate::oci::{Algorithm, Digest, Reference, RepositoryName, Tag};
 use crate::serve::access::Rights;
@@ -224,27 +224,6 @@ impl Query {
             (value, None) => Ok(value.filter(|value| !value.is_empty())),
         }
     }
-}
-
-/// Takes percent-encoding away, once.
-fn decode(text: &str, plus_is_space: bool) -> Option<String> {
-    if !text.contains(['%', '+']) {
-        return Some(text.to_owned());
-    }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => {
-                let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-                let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
-                u8::try_from(high * 16 + low).ok()?
-            }
-            b'+' if plus_is_space => b' ',
-            _ => byte,
-        });
-    }
-    String::from_utf8(decoded).ok()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! | Request | Goes to |
 //! |---|---|
 //! | no mirror is configured | local, whatever `ns` says |
+//! | a repository of a mirror that is not meant | nobody: 404; without a registry's name, local |
 //! | `?ns=` of a mirror | that mirror; if the path begins with a mirror's name, it is the same one and is taken off; a change: 405 |
 //! | `?ns=` of a name of our own | local |
 //! | `?ns=` of another name | 404; if it is no name, or stands there twice: 400 |
@@ -11,13 +12,14 @@
 //! | neither, a change, or HEAD of a blob | local |
 //! | neither, reading | local where there is such a repository, else the default mirror, if there is one |
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
 use super::route::{Query, Route};
 use crate::oci::name::InvalidName;
 use crate::oci::{Digest, Reference, RegistryHost, RepositoryName};
+use crate::serve::config::Repositories;
 
 /// The names by which requests are told apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct Names {
     pub default: Option<RegistryHost>,
     /// Of this server itself.
     pub local: BTreeSet<RegistryHost>,
+    /// Which repositories of the mirrors are meant, where that is not all.
+    pub meant: BTreeMap<RegistryHost, Repositories>,
 }
 
 /// What a mirror can be asked for: nothing that changes anything.
@@ -94,6 +98,14 @@ pub enum TargetError {
     /// The registry is not configured.
     #[error("the registry {0} is not mirrored here")]
     UnknownRegistry(RegistryHost),
+    /// The registry is configured, but not for this repository.
+    #[error("the repository {repository} of the registry {host} is not mirrored here")]
+    NotMeant {
+        /// The registry.
+        host: RegistryHost,
+        /// The repository.
+        repository: RepositoryName,
+    },
     /// The path names a registry and nothing in it.
     #[error(transparent)]
     Name(#[from] InvalidName),
@@ -142,7 +154,14 @@ impl Names {
             return Err(if by_namespace { TargetError::ReadOnly(host) } else { TargetError::Taken(host) });
         };
         let repository = rest.parse::<RepositoryName>()?;
+        if !self.mean(&host, &repository) {
+            return Err(TargetError::NotMeant { host, repository });
+        }
         Ok(Target::Mirror(Mirrored { host, repository, asked, written, by_namespace }))
+    }
+
+    fn mean(&self, host: &RegistryHost, repository: &RepositoryName) -> bool {
+        self.meant.get(host).is_none_or(|meant| meant.mean(repository))
     }
 
     /// The registry that a query names, if it names one.
@@ -170,7 +189,7 @@ impl Names {
         let (Some(host), Some(asked)) = (&self.default, asked(&route)) else { return Target::Local(route) };
         // Who pushes asks so which blobs need not be sent; those that another registry has, need to be. Who pulls by this way
         // does not ask so.
-        if head && matches!(asked, Asked::Blob(_)) {
+        if (head && matches!(asked, Asked::Blob(_))) || !self.mean(host, &written) {
             return Target::Local(route);
         }
         let (host, repository) = (host.clone(), written.clone());
@@ -179,7 +198,7 @@ impl Names {
 }
 
 /// What a route asks of a mirror; none where it would change something.
-fn asked(route: &Route) -> Option<Asked> {
+pub(super) fn asked(route: &Route) -> Option<Asked> {
     match route {
         Route::GetBlob(_, digest) => Some(Asked::Blob(digest.clone())),
         Route::GetManifest(_, reference) => Some(Asked::Manifest(reference.clone())),
@@ -193,14 +212,17 @@ fn asked(route: &Route) -> Option<Asked> {
 mod tests {
     use hyper::Method;
 
+    use std::collections::BTreeMap;
+
     use super::super::route::{Query, route};
-    use super::{Asked, Names, Target, TargetError};
+    use super::{Asked, Names, Repositories, Target, TargetError};
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     fn names(mirrors: &[&str], default: Option<&str>, local: &[&str]) -> Names {
         let hosts = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
-        Names { mirrors: hosts(mirrors), default: default.map(|name| name.parse().unwrap()), local: hosts(local) }
+        let default = default.map(|name| name.parse().unwrap());
+        Names { mirrors: hosts(mirrors), default, local: hosts(local), meant: BTreeMap::new() }
     }
 
     fn target(names: &Names, method: &str, target: &str) -> Result<Target, TargetError> {
@@ -267,6 +289,27 @@ mod tests {
         ] {
             let found = target(names, method, asked).unwrap_or_else(|error| panic!("{method} {asked}: {error}"));
             assert_eq!(told(found), expected, "{method} {asked}");
+        }
+    }
+
+    #[test]
+    fn repositories_that_are_not_meant_are_nobody_s() {
+        let mut names = names(&["docker.io", "ghcr.io"], Some("docker.io"), &[]);
+        let meant = Repositories { include: vec!["library/*".to_owned()], exclude: vec![] };
+        names.meant = BTreeMap::from([("docker.io".parse().unwrap(), meant)]);
+        for (asked, expected) in [
+            ("/v2/library/nginx/manifests/1?ns=docker.io", Some("docker.io library/nginx")),
+            ("/v2/team/app/manifests/1?ns=docker.io", None),
+            ("/v2/docker.io/team/app/manifests/1", None),
+            ("/v2/team/app/manifests/1?ns=ghcr.io", Some("ghcr.io team/app")),
+            ("/v2/wharf/canary/manifests/latest?ns=docker.io", Some("docker.io wharf/canary")),
+            ("/v2/library/nginx/manifests/1", Some("local, else docker.io library/nginx")),
+            ("/v2/team/app/manifests/1", Some("local")),
+        ] {
+            let (host, repository) = ("docker.io".parse().unwrap(), "team/app".parse().unwrap());
+            let found = target(&names, "GET", asked).map(told);
+            let not_meant = Err(TargetError::NotMeant { host, repository });
+            assert_eq!(found, expected.map(str::to_owned).map_or(not_meant, Ok), "{asked}");
         }
     }
 

@@ -131,7 +131,8 @@ impl Repositories {
         let repository = &put.repository;
         let _repository = self.repository_locks.read(repository).await;
         let _tags = self.tag_locks.write_all(tags.iter().map(|tag| (repository.clone(), tag.clone()))).await;
-        let named = manifest.blobs.iter().chain(&manifest.children).chain([&digest]).cloned();
+        let children = manifest.children.iter().map(|child| &child.digest);
+        let named = manifest.blobs.iter().chain(children).chain([&digest]).cloned();
         let _digests = self.digest_locks.read_all(named).await;
 
         self.check_complete(repository, &manifest).await?;
@@ -160,8 +161,9 @@ impl Repositories {
             links.extend(manifest.blobs.iter().map(|digest| Link::Layer(repository.clone(), digest.clone())));
         }
         if policy == MissingContent::Reject {
-            digests.extend(&manifest.children);
-            links.extend(manifest.children.iter().map(|digest| Link::Revision(repository.clone(), digest.clone())));
+            let children = manifest.children.iter().map(|child| &child.digest);
+            digests.extend(children.clone());
+            links.extend(children.map(|digest| Link::Revision(repository.clone(), digest.clone())));
         }
         let mut targets = Vec::new();
         for (digest, target) in digests.iter().zip(self.store.links(links).await?) {

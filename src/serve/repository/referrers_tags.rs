@@ -67,7 +67,10 @@ impl Repositories {
         for tag in names.iter().filter_map(|name| name.parse::<Tag>().ok()).filter(Tag::is_of_referrers) {
             let Some(stored) = self.load(repository, &Reference::Tag(tag.clone())).await? else { continue };
             let children = match stored.kind {
-                ManifestType::OciIndex => Some(oci::Manifest::parse(&stored.bytes)?.children.into_iter().collect()),
+                ManifestType::OciIndex => {
+                    let children = oci::Manifest::parse(&stored.bytes)?.children;
+                    Some(children.into_iter().map(|child| child.digest).collect())
+                }
                 _ => None,
             };
             listed.insert(tag, children);

@@ -69,12 +69,16 @@ impl Blob {
                     let tag = answer.response.headers().get(ETAG).filter(|tag| is_strong(tag)).cloned();
                     let length = described.length;
                     self.begun.get_or_insert(Begun { registry: at, length, tag });
-                    return Ok(arriving(&upstream, at, answer, &described));
+                    return upstream.ended(Ok(arriving(&upstream, at, answer, &described)), &self.who);
                 }
-                Err(trouble) => tried.add(trouble).map_err(|believed| believed.of(upstream.host()))?,
+                Err(trouble) => {
+                    if let Err(believed) = tried.add(trouble) {
+                        return upstream.ended(Err(believed), &self.who);
+                    }
+                }
             }
         }
-        Err(tried.end().of(upstream.host()))
+        upstream.ended(Err(tried.end()), &self.who)
     }
 
     async fn ask(&self, registry: &Registry, offset: u64, deadline: Deadline) -> Result<(Answer, Described), Trouble> {

@@ -13,6 +13,7 @@ use crate::oci::{Digest, ManifestType, Reference, RegistryHost, RepositoryName};
 
 use super::authority::NamedHost;
 use super::blobs::Blob;
+use super::condition::{Condition, Told};
 use super::endpoints::{InvalidSettings, Settings};
 use super::exchange::{Answer, Common, Question, Registry};
 use super::health::Health;
@@ -35,6 +36,7 @@ pub struct Upstream {
 struct Shared {
     host: RegistryHost,
     registries: Vec<Registry>,
+    condition: Condition,
     common: Common,
     credential: Option<Basic>,
     instance: String,
@@ -73,6 +75,7 @@ impl Upstream {
         let shared = Shared {
             host: settings.host,
             registries: settings.endpoints.into_iter().map(Registry::new).collect(),
+            condition: Condition::default(),
             common,
             credential: settings.credential,
             instance: instance.to_owned(),
@@ -105,6 +108,17 @@ impl Upstream {
         Health::of(self.shared.registries.iter().map(|registry| &registry.watched))
     }
 
+    /// How it is doing as a whole.
+    #[must_use]
+    pub fn told(&self) -> Told {
+        self.shared.condition.told()
+    }
+
+    /// Something of it was served as it was, because it could not be asked.
+    pub fn serves_stale(&self) {
+        self.shared.condition.serves_stale();
+    }
+
     /// Whether no endpoint would be asked now: all were away shortly before.
     #[must_use]
     pub fn is_away(&self) -> bool {
@@ -124,7 +138,7 @@ impl Upstream {
             Object::Blob(repository, digest) => (repository, format!("blobs/{digest}")),
         };
         let rest = &rest;
-        self.in_order(object, deadline, move |registry| async move {
+        self.in_order(object, who, deadline, move |registry| async move {
             let accept = matches!(object, Object::Manifest(..)).then(manifests::accepted);
             let headers = self.headers(accept);
             let asked = Asked { method: Method::HEAD, repository, rest, query: &[], headers };
@@ -147,7 +161,7 @@ impl Upstream {
         let who = &self.who(identity);
         let deadline = self.deadline();
         let rest = &format!("manifests/{reference}");
-        self.in_order(&(repository, reference), deadline, move |registry| async move {
+        self.in_order(&(repository, reference), who, deadline, move |registry| async move {
             let headers = self.headers(Some(manifests::accepted()));
             let asked = Asked { method: Method::GET, repository, rest, query: &[], headers };
             let answer = self.ask(registry, asked, who, deadline).await?;
@@ -169,7 +183,7 @@ impl Upstream {
         let who = &self.who(identity);
         let deadline = self.deadline();
         let (rest, query) = &lists::asked(listed);
-        self.in_order(&(repository, rest), deadline, move |registry| async move {
+        self.in_order(&(repository, rest), who, deadline, move |registry| async move {
             let (mut pages, mut query) = (lists::Pages::default(), query.clone());
             loop {
                 let said: Vec<(&str, &str)> = query.iter().map(|(name, value)| (&**name, &**value)).collect();
@@ -207,10 +221,17 @@ impl Upstream {
         Who::of(identity, self.shared.credential.as_ref(), &self.shared.key)
     }
 
+    /// Takes note of how a question ended.
+    pub(super) fn ended<T>(&self, answer: Result<T, Trouble>, who: &Who) -> Result<T, Failure> {
+        self.shared.condition.note(answer.as_ref().err(), who.is_configured());
+        answer.map_err(|trouble| trouble.of(&self.shared.host))
+    }
+
     /// Asks one endpoint after the other, until one is believed.
     async fn in_order<'a, T, Asking: Future<Output = Result<T, Trouble>>>(
         &'a self,
         object: &impl Hash,
+        who: &Who,
         deadline: Deadline,
         ask: impl Fn(&'a Registry) -> Asking,
     ) -> Result<T, Failure> {
@@ -218,11 +239,15 @@ impl Upstream {
         // One that could not answer in time any more would be taken to be away.
         for registry in self.shared.registries.iter().take_while(|_| !deadline.is_over()) {
             match registry.watched.ask(number, ask(registry)).await {
-                Ok(found) => return Ok(found),
-                Err(trouble) => tried.add(trouble).map_err(|believed| believed.of(&self.shared.host))?,
+                Ok(found) => return self.ended(Ok(found), who),
+                Err(trouble) => {
+                    if let Err(believed) = tried.add(trouble) {
+                        return self.ended(Err(believed), who);
+                    }
+                }
             }
         }
-        Err(tried.end().of(&self.shared.host))
+        self.ended(Err(tried.end()), who)
     }
 
     /// Asks one endpoint.

@@ -85,12 +85,8 @@ impl Endpoint {
     /// Where a registry is asked that nothing is configured for.
     #[must_use]
     pub fn default_of(host: &RegistryHost) -> Vec<Self> {
-        let name = match host.as_str() {
-            "docker.io" | "index.docker.io" => "registry-1.docker.io",
-            name => name,
-        };
         // A host is always the beginning of a URL.
-        Self::parse(&format!("https://{name}")).into_iter().collect()
+        Self::parse(&format!("https://{}", host.server())).into_iter().collect()
     }
 
     pub(super) fn authority(&self) -> &Authority {

@@ -322,8 +322,13 @@ async fn judge(question: &Question<'_>, arrived: Arrived) -> Result<Answer, Trou
 
 /// An answer that says that there is none now.
 fn failing(what: &str, status: StatusCode, headers: &HeaderMap) -> Trouble {
-    let told = retry_after(headers).filter(|wait| !wait.is_zero() && matches!(status.as_u16(), 429 | 503));
-    Trouble::away(told.map_or(Away::Failing, Away::Told), format!("{what}: {status}"))
+    let wait = retry_after(headers).filter(|wait| !wait.is_zero());
+    let how = match (status.as_u16(), wait) {
+        (429, wait) => Away::TooMany(wait),
+        (503, Some(wait)) => Away::Told(wait),
+        _ => Away::Failing,
+    };
+    Trouble::away(how, format!("{what}: {status}"))
 }
 
 /// Reads a body that nobody wants, if it is short.

@@ -38,9 +38,14 @@ impl Who {
         Some(header)
     }
 
+    /// Whether the credential that is configured is used.
+    pub fn is_configured(&self) -> bool {
+        self.is_own && self.credential.is_some()
+    }
+
     /// What it means that the credential, or the lack of one, is refused.
     pub fn rejected(&self) -> Trouble {
-        if self.is_own && self.credential.is_some() { Trouble::CredentialsRejected } else { Trouble::Denied }
+        if self.is_configured() { Trouble::CredentialsRejected } else { Trouble::Denied }
     }
 }
 

@@ -30,8 +30,20 @@ pub enum Away {
     Failing,
     /// It wants to be asked later.
     Told(Duration),
+    /// It was asked too often; it may say when it can be asked again.
+    TooMany(Option<Duration>),
     /// It is not asked for now; it will be after this time.
     NotAsked(Duration),
+}
+
+impl Away {
+    /// When it can be asked again, where that is known.
+    fn wait(self) -> Option<Duration> {
+        match self {
+            Self::Told(wait) | Self::NotAsked(wait) | Self::TooMany(Some(wait)) => Some(wait),
+            Self::Unreachable | Self::Silent | Self::Failing | Self::TooMany(None) => None,
+        }
+    }
 }
 
 impl Trouble {
@@ -44,8 +56,8 @@ impl Trouble {
         match self {
             Self::Away { how: Away::Unreachable, .. } => Outcome::Unreachable,
             Self::Away { how: Away::Silent, .. } => Outcome::Silent,
-            Self::Away { how: Away::Failing, .. } => Outcome::Failed(object),
-            Self::Away { how: Away::Told(wait), .. } => Outcome::Told(*wait),
+            Self::Away { how: Away::Failing | Away::TooMany(None), .. } => Outcome::Failed(object),
+            Self::Away { how: Away::Told(wait) | Away::TooMany(Some(wait)), .. } => Outcome::Told(*wait),
             Self::Away { how: Away::NotAsked(_), .. } => Outcome::GivenUp,
             _ => Outcome::Answered,
         }
@@ -60,13 +72,7 @@ impl Trouble {
             Self::CredentialsRejected => Failure::CredentialsRejected(host),
             Self::Loop => Failure::Loop(host),
             Self::Wrong(problem) => Failure::Wrong { host, problem },
-            Self::Away { problem, how } => {
-                let retry_after = match how {
-                    Away::Told(wait) | Away::NotAsked(wait) => Some(wait),
-                    _ => None,
-                };
-                Failure::Away { host, problem, retry_after }
-            }
+            Self::Away { problem, how } => Failure::Away { host, problem, retry_after: how.wait() },
         }
     }
 }
@@ -108,10 +114,10 @@ impl Tried {
 
 /// When the first of two can be asked again. One that does not say when can be asked at any time.
 fn sooner(one: Away, other: Away) -> Away {
-    match (one, other) {
-        (Away::Told(a) | Away::NotAsked(a), Away::Told(b) | Away::NotAsked(b)) => Away::Told(a.min(b)),
-        (Away::Told(_) | Away::NotAsked(_), other) => other,
-        (one, _) => one,
+    match (one.wait(), other.wait()) {
+        (Some(a), Some(b)) => Away::Told(a.min(b)),
+        (Some(_), None) => other,
+        (None, _) => one,
     }
 }
 

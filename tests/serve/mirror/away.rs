@@ -2,7 +2,7 @@
 //! half done is done again.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use http::Method;
@@ -202,4 +202,92 @@ async fn what_a_loss_of_power_has_spoilt_is_not_served() {
     upstream.leave().await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(puller.image(REPOSITORY, image).await, Outcome::Right);
+}
+
+/// In this time comes what is here, also on a busy machine: far less than it takes to find out that an upstream is silent.
+const SOON: Duration = Duration::from_secs(4);
+
+/// The first to ask an upstream that has just fallen silent must not be the one who finds out.
+#[tokio::test]
+async fn nobody_waits_long_for_an_upstream_that_has_just_fallen_silent() {
+    let (index, upstream, mirror) = pulled(70, ALWAYS).await;
+    let puller = mirror.puller();
+    upstream.fall_silent(true);
+    let by_tag = format!("{REPOSITORY}/manifests/{TAG}");
+    let begun = Instant::now();
+    let came = puller.get(&by_tag).await;
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert_eq!(
+        (came.status.as_u16(), &came.bytes, came.headers.contains_key("age")),
+        (200, &index.manifest.bytes, true)
+    );
+    // Whoever comes next waits even less.
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert!(age(&puller).await.is_some());
+    }
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert_eq!(upstream.count(Kind::HeadTag), 2, "the question that is under way was asked again");
+    assert_eq!(puller.pull(REPOSITORY, TAG, &index, 0).await, Outcome::Right);
+    // The question went on, and what it found out is known.
+    eventually(async || mirror.log().contains("an upstream is away")).await;
+    upstream.heal();
+    eventually(async || age(&puller).await.is_none()).await;
+}
+
+/// What a question finds out that nobody waited for counts all the same.
+#[tokio::test]
+async fn an_answer_that_comes_late_is_good_for_the_next() {
+    let (old, upstream, mirror) = pulled(80, ALWAYS).await;
+    let (puller, new) = (mirror.puller(), Index::of_seed(81, &SIZES));
+    let by_tag = format!("{REPOSITORY}/manifests/{TAG}");
+    let late = async || {
+        upstream.rule(Rule::first(Kind::HeadTag, Fault::Late(Duration::from_secs(5))));
+        let begun = Instant::now();
+        assert!(age(&puller).await.is_some());
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        upstream.forget_seen();
+    };
+    upstream.put(REPOSITORY, new.is_tagged(TAG));
+    late().await;
+    assert_eq!(puller.pull(REPOSITORY, TAG, &old, 0).await, Outcome::Right);
+    eventually(async || puller.get(&by_tag).await.bytes == new.manifest.bytes).await;
+    upstream.heal();
+    puller.pull_in_the_end(REPOSITORY, TAG, &new, 0).await;
+    upstream.change(REPOSITORY, |repository| repository.tags.clear());
+    late().await;
+    eventually(async || puller.get(&by_tag).await.status == 404).await;
+}
+
+/// A repository that was public two hours ago still is while its registry does not say otherwise.
+#[tokio::test]
+async fn a_right_that_was_proven_does_not_wait_long_for_its_next_proof() {
+    let (index, upstream, mirror) = pulled(90, "").await;
+    let two_hours = jiff::SignedDuration::from_hours(2);
+    mirror.stop_with(|| {
+        let all = files(&mirror.root().join("wharf/cache/registries"));
+        let public = all.into_iter().find(|file| file.ends_with("_public")).unwrap();
+        let since: i64 = std::fs::read_to_string(&public).unwrap().trim().parse().unwrap();
+        std::fs::write(&public, format!("{}\n", since - two_hours.as_secs() * 1000)).unwrap();
+    });
+    upstream.fall_silent(true);
+    let puller = mirror.puller();
+    let begun = Instant::now();
+    assert_eq!(puller.image(REPOSITORY, &index.images[0]).await, Outcome::Right);
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert!(upstream.count(Kind::HeadManifest) + upstream.count(Kind::HeadBlob) > 0, "nobody was asked");
+}
+
+/// Clients with less patience than this server would never let it find out.
+#[tokio::test]
+async fn a_silent_upstream_is_found_out_also_when_its_clients_have_left() {
+    let upstream = Upstream::with([]).await;
+    upstream.fall_silent(true);
+    let mirror = Mirror::of(&upstream);
+    let puller = mirror.puller();
+    let left = tokio::time::timeout(Duration::from_millis(500), puller.get("a/manifests/1")).await;
+    assert!(left.is_err());
+    // With its connections.
+    drop(puller);
+    eventually(async || mirror.log().contains("an upstream is away")).await;
 }

@@ -46,8 +46,7 @@ pub async fn come(
     let whole = target.starts_with("http://");
     let address = if whole { target.to_owned() } else { format!("http://{}{target}", client.address) };
     let mut request = Request::builder().method(method).uri(address);
-    let authorization = client.authorization.iter().map(|value| ("authorization", value.as_str()));
-    for (name, value) in headers.iter().copied().chain(authorization) {
+    for (name, value) in headers.iter().copied().chain(client.identity()) {
         request = request.header(name, value);
     }
     let sent = client.http.request(request.body(Full::new(Bytes::new())).unwrap());
@@ -109,9 +108,16 @@ impl Puller {
         self
     }
 
+    /// By way of an agent with this token.
+    pub fn agent(mut self, token: &str) -> Self {
+        self.client.agent_token = Some(token.to_owned());
+        self
+    }
+
     /// With its own connections.
     pub fn another(&self) -> Self {
-        let client = Client { authorization: self.client.authorization.clone(), ..Client::new(&self.client.address) };
+        let Client { address, authorization, agent_token, .. } = self.client.clone();
+        let client = Client { authorization, agent_token, ..Client::new(&address) };
         Self { client, ..self.clone() }
     }
 

@@ -36,6 +36,18 @@ impl Mirror {
         Self::on(&folder, address, config, whole)
     }
 
+    /// With this in its environment.
+    pub fn start_with(mirrors: &str, rest: &str, environment: Vec<(&'static str, String)>) -> Self {
+        Self::start_at_with(free_address(), &format!("{rest}mirrors:\n{mirrors}"), environment)
+    }
+
+    pub fn start_at_with(address: SocketAddr, config: &str, environment: Vec<(&'static str, String)>) -> Self {
+        let whole = tempfile::tempdir().unwrap();
+        let (folder, config) = (whole.path().to_owned(), config.to_owned());
+        let process = Mutex::new(Some(serve_at(&folder, address, &config, &environment)));
+        Self { folder, address, process, config, environment, _whole: whole }
+    }
+
     /// On a folder that is there already.
     pub fn on(folder: &Path, address: SocketAddr, config: &str, whole: tempfile::TempDir) -> Self {
         let process = Mutex::new(Some(serve_at(folder, address, config, &[])));
@@ -83,8 +95,14 @@ impl Mirror {
     }
 
     pub fn stop_and_start(&self) {
+        self.stop_with(|| ());
+    }
+
+    /// With something done in between.
+    pub fn stop_with(&self, between: impl FnOnce()) {
         let mut process = self.process.lock().unwrap();
         assert!(process.take().unwrap().stop().success());
+        between();
         *process = Some(self.serve());
     }
 

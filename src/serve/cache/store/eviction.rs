@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::index::{Index, Link, Named, Names, Repository};
 use super::{Protected, Scope};
-use crate::oci::{Digest, Tag};
+use crate::oci::{Digest, Platform, Tag};
 
 #[cfg(test)]
 mod tests;
@@ -66,12 +66,17 @@ pub struct Protection {
 impl Protection {
     /// Of what is asked for, as far as it is here.
     pub fn of(index: &Index, protected: &Protected, size: u64) -> Self {
-        let (pinned, _) = pins(index, &protected.pinned, size);
+        let (pinned, _) = pins(index, protected, size);
         let mut in_use = HashSet::new();
         for digest in &protected.in_use {
-            close(index, digest, &mut in_use);
+            close(index, digest, &protected.platforms, &mut in_use);
         }
         Self { in_use, pinned }
+    }
+
+    /// How many bytes of it are here.
+    pub fn bytes(&self, index: &Index) -> u64 {
+        self.in_use.union(&self.pinned).map(|digest| length(index, digest)).sum()
     }
 
     fn worth(&self, digest: &Digest) -> Worth {
@@ -86,11 +91,11 @@ impl Protection {
 }
 
 /// Of what is to be pinned, in that order, what is within the share, with all that it names here; and what is refused.
-pub fn pins(index: &Index, wanted: &[Digest], size: u64) -> (HashSet<Digest>, Vec<Digest>) {
+pub fn pins(index: &Index, wanted: &Protected, size: u64) -> (HashSet<Digest>, Vec<Digest>) {
     let (mut pinned, mut refused, mut bytes) = (HashSet::new(), Vec::new(), 0);
-    for pin in wanted {
+    for pin in &wanted.pinned {
         let mut more = HashSet::new();
-        close(index, pin, &mut more);
+        close(index, pin, &wanted.platforms, &mut more);
         more.retain(|digest| !pinned.contains(digest));
         let length: u64 = more.iter().map(|digest| length(index, digest)).sum();
         if bytes + length > four_fifths(size) {
@@ -112,14 +117,14 @@ fn length(index: &Index, digest: &Digest) -> u64 {
 }
 
 /// A digest with all that it names here, and what that names.
-fn close(index: &Index, digest: &Digest, into: &mut HashSet<Digest>) {
+fn close(index: &Index, digest: &Digest, platforms: &[Platform], into: &mut HashSet<Digest>) {
     let mut rest = vec![digest];
     while let Some(digest) = rest.pop() {
         let content = index.contents().get(digest);
         if into.insert(digest.clone())
             && let Some(names) = content.and_then(|content| content.names.as_deref())
         {
-            rest.extend(names.digests());
+            rest.extend(names.for_platforms(platforms));
         }
     }
 }

@@ -1,10 +1,20 @@
 //! The store in numbers, for metrics and status.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::CacheStore;
-use super::eviction::pins;
+use super::eviction::{Protection, pins};
 use crate::oci::Digest;
+use crate::serve::store::StoreError;
+
+/// For so long something that happened once is told.
+const LATELY: Duration = Duration::from_secs(3600);
+/// For so long it is told that the disk refused, if nothing was kept since.
+const REFUSED: Duration = Duration::from_secs(600);
 
 /// What has happened in the life of the process.
 #[derive(Debug, Default)]
@@ -14,6 +24,15 @@ pub struct Counts {
     in_use_evicted: AtomicU64,
     rehashed: AtomicU64,
     damaged: AtomicU64,
+    lately: Mutex<Lately>,
+}
+
+/// What happened last, and when.
+#[derive(Debug, Default)]
+struct Lately {
+    in_use_evicted: Option<Instant>,
+    too_large: Option<(u64, Instant)>,
+    refused: Option<(String, Instant)>,
 }
 
 /// The store in numbers.
@@ -37,6 +56,12 @@ pub struct Figures {
     pub evicted_bytes: u64,
     /// How many images that were in use were evicted.
     pub in_use_evicted: u64,
+    /// Whether what is in use is more than there is room for: it would not fit, or some of it was evicted lately.
+    pub in_use_exceeds: bool,
+    /// The length of the largest blob that was larger than the size, lately.
+    pub too_large: Option<u64>,
+    /// Why the disk refuses what is to be kept, for now.
+    pub refused: Option<String>,
     /// Pins that are refused, because they would take the pins above their share of the size.
     pub pins_refused: Vec<Digest>,
     /// How many contents were hashed after a crash.
@@ -65,18 +90,70 @@ impl Counts {
     pub fn evicted_image(&self, was_in_use: bool) {
         self.evicted_images.fetch_add(1, Ordering::Relaxed);
         self.in_use_evicted.fetch_add(u64::from(was_in_use), Ordering::Relaxed);
+        if was_in_use {
+            self.lately().in_use_evicted = Some(Instant::now());
+        }
+    }
+
+    /// There is never room for a blob of this length.
+    pub fn too_large(&self, length: u64) {
+        let (mut lately, now) = (self.lately(), Instant::now());
+        let before = lately.too_large.filter(|(_, when)| is_late(*when, now)).map_or(0, |(length, _)| length);
+        lately.too_large = Some((before.max(length), now));
+    }
+
+    /// The disk took a blob, or refused it.
+    pub fn kept<T>(&self, result: &Result<T, StoreError>) {
+        self.lately().refused = result.as_ref().err().map(|error| {
+            // Which file it was differs from one to the next.
+            (format!("the disk refuses what is to be kept: cannot {}: {}", error.doing, error.source), Instant::now())
+        });
+    }
+
+    /// The disk refused something, if it did.
+    pub fn refused<T>(&self, result: &Result<T, StoreError>) {
+        if result.is_err() {
+            self.kept(result);
+        }
+    }
+
+    fn lately(&self) -> MutexGuard<'_, Lately> {
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+fn is_late(when: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(when) < LATELY
+}
+
 impl CacheStore {
+    fn in_use_exceeds(&self) -> bool {
+        let (bounds, protected) = self.0.demands();
+        let evicted = self.0.tree.counts.lately().in_use_evicted;
+        let index = self.0.tree.index();
+        evicted.is_some_and(|when| is_late(when, Instant::now()))
+            || Protection::of(&index, &protected, bounds.size).bytes(&index) > bounds.size
+    }
+
     /// The store in numbers.
     #[must_use]
     pub fn figures(&self) -> Figures {
         let counts = &self.0.tree.counts;
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (bounds, protected) = self.0.demands();
+        let in_use_exceeds = self.in_use_exceeds();
+        let (too_large, refused) = {
+            let (lately, now) = (counts.lately(), Instant::now());
+            let refused = lately.refused.as_ref();
+            let refused = refused.filter(|(_, when)| now.saturating_duration_since(*when) < REFUSED);
+            let too_large = lately.too_large.filter(|(length, when)| is_late(*when, now) && *length > bounds.size);
+            (too_large.map(|(length, _)| length), refused.map(|(problem, _)| problem.clone()))
+        };
         let index = self.0.tree.index();
         Figures {
+            in_use_exceeds,
+            too_large,
+            refused,
             size: bounds.size,
             bytes: index.total(),
             reserved: index.reserved(),
@@ -86,7 +163,7 @@ impl CacheStore {
             evicted_images: read(&counts.evicted_images),
             evicted_bytes: read(&counts.evicted_bytes),
             in_use_evicted: read(&counts.in_use_evicted),
-            pins_refused: pins(&index, &protected.pinned, bounds.size).1,
+            pins_refused: pins(&index, &protected, bounds.size).1,
             rehashed: read(&counts.rehashed),
             damaged: read(&counts.damaged),
         }

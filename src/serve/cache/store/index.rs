@@ -8,8 +8,9 @@ use std::collections::hash_map::Entry;
 
 use jiff::Timestamp;
 
+pub use super::names::Names;
 use super::{CachedTag, Scope};
-use crate::oci::{Digest, Manifest, ManifestType, Tag};
+use crate::oci::{Child, Digest, ManifestType, Tag};
 
 /// What a link in a repository is for: a blob's link does not make it a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,30 +25,6 @@ impl Named {
     pub fn digest(&self) -> &Digest {
         match self {
             Self::Blob(digest) | Self::Manifest(digest) => digest,
-        }
-    }
-}
-
-/// What a manifest names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Names {
-    /// Of an image: its configuration and the layers that a registry must have.
-    Blobs(Box<[Digest]>),
-    /// Of an index: its manifests.
-    Manifests(Box<[Digest]>),
-}
-
-impl Names {
-    /// What these bytes name, if they are a manifest.
-    pub fn of(bytes: &[u8]) -> Option<Self> {
-        let manifest = Manifest::parse(bytes).ok()?;
-        let is_index = manifest.kind.is_index();
-        Some(if is_index { Self::Manifests(manifest.children.into()) } else { Self::Blobs(manifest.blobs.into()) })
-    }
-
-    pub fn digests(&self) -> &[Digest] {
-        match self {
-            Self::Blobs(digests) | Self::Manifests(digests) => digests,
         }
     }
 }
@@ -256,7 +233,10 @@ impl Index {
         let shared = |digest: &Digest| self.contents.get_key_value(digest).map_or(digest, |(known, _)| known).clone();
         let names = names.map(|names| match names {
             Names::Blobs(digests) => Names::Blobs(digests.iter().map(shared).collect()),
-            Names::Manifests(digests) => Names::Manifests(digests.iter().map(shared).collect()),
+            Names::Manifests(children) => {
+                let shared = |child: &Child| Child { digest: shared(&child.digest), platform: child.platform.clone() };
+                Names::Manifests(children.iter().map(shared).collect())
+            }
         });
         let Some(content) = self.contents.get_mut(digest) else { return };
         if content.names.as_deref() == names.as_ref() {
@@ -393,7 +373,7 @@ impl Index {
             _ => false,
         };
         match names(manifest) {
-            Some(Names::Manifests(children)) => children.iter().any(is_image),
+            Some(Names::Manifests(children)) => children.iter().any(|child| is_image(&child.digest)),
             _ => is_image(manifest),
         }
     }

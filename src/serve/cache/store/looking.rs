@@ -196,7 +196,7 @@ impl Shared {
             let names = self.tree.index().contents().get(&digest).and_then(|content| content.names.clone());
             match names.as_deref() {
                 Some(Names::Manifests(children)) if std::mem::take(&mut is_index) => {
-                    manifests.extend_from_slice(children);
+                    manifests.extend(children.iter().map(|child| child.digest.clone()));
                 }
                 Some(Names::Blobs(blobs)) => {
                     for blob in blobs {

@@ -35,6 +35,7 @@ mod index;
 mod layout;
 mod looking;
 mod maintain;
+mod names;
 mod partial;
 mod proving;
 mod putting;
@@ -57,7 +58,7 @@ pub use self::figures::Figures;
 pub use self::partial::{Partial, PartialReader};
 pub use self::room::Reservation;
 use self::tree::Tree;
-use crate::oci::{Digest, ManifestType, RegistryHost, RepositoryName};
+use crate::oci::{Digest, ManifestType, Platform, RegistryHost, RepositoryName};
 use crate::serve::repository::locks::Locks;
 use crate::serve::store::StoreError;
 use crate::serve::store::filesystem::Hook;
@@ -118,6 +119,8 @@ pub struct Protected {
     pub in_use: HashSet<Digest>,
     /// Never goes. The first come first: what would take the pins above their share of the size is refused.
     pub pinned: Vec<Digest>,
+    /// Of an index, only the images for these platforms are meant; all where there are none.
+    pub platforms: Vec<Platform>,
 }
 
 /// What is kept of other registries. Cloning shares it.

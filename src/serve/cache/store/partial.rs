@@ -68,7 +68,9 @@ impl CacheStore {
             };
             Ok(Partial { shared: shared.clone(), digest, path, file, length: 0, reservation, is_placed: false })
         };
-        self.0.writers.run(begin).await
+        let opened = self.0.writers.run(begin).await;
+        self.0.tree.counts.refused(&opened);
+        opened
     }
 }
 
@@ -109,9 +111,10 @@ impl Partial {
             }
             Ok(hasher)
         };
-        let hasher = self.shared.writers.run(write).await?;
-        self.length = length;
-        Ok(hasher)
+        let hasher = self.shared.writers.run(write).await;
+        self.shared.tree.counts.refused(&hasher);
+        self.length = if hasher.is_ok() { length } else { self.length };
+        hasher
     }
 
     async fn reserve(&mut self, length: u64) -> Result<(), StoreError> {
@@ -124,6 +127,10 @@ impl Partial {
             what: self.digest.to_string(),
             source: std::io::ErrorKind::StorageFull.into(),
         };
+        if length > self.shared.demands().0.size {
+            self.shared.tree.counts.too_large(length);
+            return Err(full());
+        }
         let more = CacheStore(self.shared.clone()).reserve(missing).await.ok_or_else(full)?;
         self.reservation.join(more);
         Ok(())
@@ -136,7 +143,9 @@ impl Partial {
     /// When the disk fails. It may be content then, without some of the links.
     pub async fn commit(self, scopes: &[Scope]) -> Result<(), StoreError> {
         let (shared, scopes) = (self.shared.clone(), scopes.to_vec());
-        shared.writers.run(move || self.commit_now(&scopes)).await
+        let committed = shared.writers.run(move || self.commit_now(&scopes)).await;
+        shared.tree.counts.kept(&committed);
+        committed
     }
 
     fn commit_now(mut self, scopes: &[Scope]) -> Result<(), StoreError> {

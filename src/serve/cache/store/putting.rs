@@ -63,8 +63,9 @@ impl CacheStore {
         let (scope, digest, manifest) = (scope.clone(), digest.clone(), manifest.clone());
         let put = move |shared: &Shared| shared.put_manifest(&scope, &digest, manifest, reservation);
         let shared = self.0.clone();
-        self.0.writers.run(move || put(&shared)).await?;
-        Ok(true)
+        let kept = self.0.writers.run(move || put(&shared)).await;
+        self.0.tree.counts.refused(&kept);
+        kept.map(|()| true)
     }
 
     /// Says what a tag is, as the upstream has just said.

@@ -53,6 +53,10 @@ impl CacheStore {
     /// Sets room aside, and evicts for it. None where there is not enough: not with all that may go gone, then nothing goes,
     /// or not as long as it is not known what is there.
     pub async fn reserve(&self, bytes: u64) -> Option<Reservation> {
+        if bytes > self.0.demands().0.size {
+            self.0.tree.counts.too_large(bytes);
+            return None;
+        }
         for _ in 0..ATTEMPTS {
             if let Some(reservation) = self.reserve_free(bytes) {
                 return Some(reservation);

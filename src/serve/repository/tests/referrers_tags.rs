@@ -12,7 +12,9 @@ use crate::serve::repository::{Error, MissingContent, Repositories};
 async fn listed(repositories: &Repositories, subject: &Digest) -> Option<BTreeSet<Digest>> {
     let tag = Reference::Tag(Tag::of_referrers(subject));
     match repositories.manifest(&name("a/b"), &tag).await {
-        Ok(found) => Some(Manifest::parse(&found.bytes).unwrap().children.into_iter().collect()),
+        Ok(found) => {
+            Some(Manifest::parse(&found.bytes).unwrap().children.into_iter().map(|child| child.digest).collect())
+        }
         Err(Error::ManifestUnknown(_)) => None,
         Err(error) => panic!("{error}"),
     }

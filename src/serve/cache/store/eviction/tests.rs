@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use super::super::index::{Content, Index, Link, Named, Names};
 use super::super::{CachedTag, Protected, Scope};
 use super::{Need, Protection, SECOND_USE, Victim, WEEK, choose};
-use crate::oci::{Algorithm, Digest, ManifestType, Tag};
+use crate::oci::{Algorithm, Child, Digest, ManifestType, Tag};
 
 /// Contents are called by a letter and are as long as they are told to be.
 fn digest(name: &str) -> Digest {
@@ -191,7 +191,7 @@ fn what_is_in_use_goes_last_and_pins_never() {
     table.image("x", "N", &["b", "s"], 2, 2);
     table.image("x", "O", &["c", "s"], 3, 3);
     table.image("y", "P", &["d", "s"], 4, 4);
-    table.protected = Protected { in_use: set(&["M"]), pinned: vec![digest("N")] };
+    table.protected = Protected { in_use: set(&["M"]), pinned: vec![digest("N")], ..Protected::default() };
     for (bytes, expected) in [
         (11, Some("x:O,c")),
         // The shared blob is in use in the other repository too, so that its link there stays.
@@ -204,7 +204,7 @@ fn what_is_in_use_goes_last_and_pins_never() {
     // What is both is pinned.
     table.protected.pinned.push(digest("M"));
     assert_eq!(table.bytes(23), None);
-    table.protected = Protected { in_use: set(&["M", "N", "O", "P", "s"]), pinned: vec![] };
+    table.protected = Protected { in_use: set(&["M", "N", "O", "P", "s"]), ..Protected::default() };
     assert_eq!(table.bytes(55), None);
     assert_eq!(table.bytes(54).as_deref(), Some("x:M,a! x:N,b! x:O,c,s! y:P,d,s!"));
 }
@@ -224,20 +224,47 @@ fn an_index_protects_what_is_here_of_its_images() {
     table.image("x", "M", &["a"], 1, 1);
     table.image("x", "N", &["b"], 2, 2);
     table.image("x", "O", &["c"], 3, 3);
-    let children = [digest("M"), digest("N"), digest("absent")];
+    let child = |name: &str| Child { digest: digest(name), platform: None };
+    let children = [child("M"), child("N"), child("absent")];
     table.manifest("x", "I", Some(Names::Manifests(children.into())), 0, 0);
     for (protected, expected) in [
         (Protected::default(), "x:I x:M,a x:N,b x:O,c"),
-        (Protected { in_use: set(&["I"]), pinned: vec![] }, "x:O,c x:I! x:M,a! x:N,b!"),
+        (Protected { in_use: set(&["I"]), ..Protected::default() }, "x:O,c x:I! x:M,a! x:N,b!"),
         // An image does not protect the index that names it.
-        (Protected { in_use: set(&["M"]), pinned: vec![] }, "x:I x:N,b x:O,c x:M,a!"),
+        (Protected { in_use: set(&["M"]), ..Protected::default() }, "x:I x:N,b x:O,c x:M,a!"),
     ] {
         table.protected = protected;
         assert_eq!(table.bytes(34).as_deref(), Some(expected));
     }
-    table.protected = Protected { in_use: HashSet::new(), pinned: vec![digest("I")] };
+    table.protected = Protected { pinned: vec![digest("I")], ..Protected::default() };
     assert_eq!(table.bytes(11).as_deref(), Some("x:O,c"));
     assert_eq!(table.bytes(12), None);
+}
+
+#[test]
+fn an_index_protects_its_images_for_the_platforms_that_are_meant() {
+    let mut table = Table::new(1_000);
+    let child = |name: &str, platform: Option<&str>| {
+        let platform = platform.map(|platform| platform.parse().unwrap());
+        Child { digest: digest(name), platform }
+    };
+    for (name, blob) in [("M", "a"), ("N", "b"), ("O", "c")] {
+        table.image("x", name, &[blob], 1, 1);
+    }
+    let children = [child("M", Some("linux/amd64")), child("N", Some("linux/arm64/v8")), child("O", None)];
+    table.manifest("x", "I", Some(Names::Manifests(children.into())), 0, 0);
+    let platforms = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+    for (meant, expected) in [
+        (&["linux/amd64"][..], "x:N,b x:I! x:M,a! x:O,c!"),
+        (&["linux/arm64", "linux/s390x"], "x:M,a x:I! x:N,b! x:O,c!"),
+        (&[], "x:I! x:M,a! x:N,b! x:O,c!"),
+    ] {
+        table.protected = Protected { in_use: set(&["I"]), platforms: platforms(meant), ..Protected::default() };
+        assert_eq!(table.bytes(34).as_deref(), Some(expected), "{meant:?}");
+    }
+    table.protected =
+        Protected { pinned: vec![digest("I")], platforms: platforms(&["linux/amd64"]), ..Protected::default() };
+    assert_eq!((table.bytes(11).as_deref(), table.bytes(12)), (Some("x:N,b"), None));
 }
 
 #[test]
@@ -254,7 +281,7 @@ fn pins_above_their_share_are_refused_in_their_order() {
         (&["absent", "O", "M", "N", "a", "b"], &["N"]),
     ] {
         table.protected.pinned = pins(wanted);
-        let (_, found) = super::pins(&table.index, &table.protected.pinned, table.size);
+        let (_, found) = super::pins(&table.index, &table.protected, table.size);
         assert_eq!(found, pins(refused), "{wanted:?}");
         for victim in table.choose(Need { bytes: 1, entries: 0 }).unwrap() {
             let Victim::Unit { links, .. } = victim else { panic!("{victim:?}") };

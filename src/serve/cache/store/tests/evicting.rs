@@ -74,7 +74,7 @@ async fn what_is_in_use_goes_last_and_is_counted_and_pins_stay() {
         tokio::time::advance(Duration::from_millis(10)).await;
     }
     let (in_use, pinned) = (HashSet::from([images[1].clone()]), vec![images[0].clone()]);
-    store.protect(Protected { in_use: in_use.clone(), pinned });
+    store.protect(Protected { in_use: in_use.clone(), pinned, platforms: Vec::new() });
     drop(store.reserve(5_000).await.unwrap());
     assert!(store.manifest(&within, &images[2]).await.unwrap().is_none());
     assert_eq!(store.figures().in_use_evicted, 0);

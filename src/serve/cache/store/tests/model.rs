@@ -122,7 +122,7 @@ impl World {
                 let any = |random: &mut StdRng, names: &[Digest]| names[random.random_range(0..names.len())].clone();
                 let names: Vec<Digest> = self.manifests.iter().map(|(name, _)| name.clone()).collect();
                 let in_use = (0..2).map(|_| any(random, &names)).collect::<HashSet<_>>();
-                self.protected = Protected { in_use, pinned: vec![any(random, &names)] };
+                self.protected = Protected { in_use, pinned: vec![any(random, &names)], platforms: Vec::new() };
                 self.store.protect(self.protected.clone());
             }
             84..88 => drop(self.store.reserve(random.random_range(0..self.size + 100)).await),
@@ -206,7 +206,7 @@ async fn walk(seed: u64) {
         // What is pinned when the step begins stays, unless the size or the pins change in it.
         let pinned = {
             let index = world.store.0.tree.index();
-            super::super::eviction::pins(&index, &world.protected.pinned, world.size).0
+            super::super::eviction::pins(&index, &world.protected, world.size).0
         };
         let (size, protected) = (world.size, world.protected.clone());
         world.step(&mut random).await;
