@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use wharf::{agent, api, operator, serve, telemetry, volume};
+use wharf::{agent, api, operator, serve, telemetry, uninstall, volume};
 
 /// Image registries and pull-through mirrors for a Kubernetes cluster.
 #[derive(Parser)]
@@ -27,6 +27,8 @@ enum Command {
     Operator(operator::Options),
     /// Make this node's container runtime follow the node plan (runs on every node).
     Agent(agent::Options),
+    /// Delete all Mirrors and wait until the nodes have let go of them (runs in the cluster, before the operator is removed).
+    Uninstall(uninstall::Options),
     /// Tell how full a registry's volume is (runs in the registry's pod).
     Volume(volume::Options),
     /// Serve a registry (runs anywhere; no cluster is needed).
@@ -89,7 +91,9 @@ fn run(command: Command, format: telemetry::LogFormat, filter: &str) -> Result<(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match command {
         Command::Operator(options) => runtime.block_on(operator::run(options))?,
-        Command::Agent(options) => runtime.block_on(agent::run(options))?,
+        Command::Agent(options) if options.worker => runtime.block_on(agent::run(options))?,
+        Command::Agent(_) => runtime.block_on(agent::supervisor::run())?,
+        Command::Uninstall(options) => runtime.block_on(uninstall::run(options))?,
         Command::Volume(options) => runtime.block_on(volume::run(options))?,
         Command::TagReferrers(options) => runtime.block_on(serve::tag_referrers(options))?,
         Command::Serve(_) | Command::Config(_) | Command::Crds { .. } => {}

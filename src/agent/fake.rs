@@ -1,6 +1,6 @@
-//! A few objects behind the API server's paths, for tests: get, and patch of a status. It checks nothing.
+//! For tests: a few objects behind the API server's paths (get, and patch of a status; it checks nothing), and an endpoint.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -9,6 +9,9 @@ use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+
+use super::local::{Endpoint, LocalEndpoint};
+use crate::plan::Plan;
 
 type Hook = Box<dyn FnOnce() + Send>;
 
@@ -151,4 +154,75 @@ fn refusal(code: u16) -> Value {
         _ => "InternalError",
     };
     json!({"kind": "Status", "status": "Failure", "message": "no", "reason": reason, "code": code})
+}
+
+/// An endpoint of which nothing is real.
+#[derive(Clone, Default)]
+pub struct Local {
+    state: Arc<Mutex<LocalState>>,
+}
+
+#[derive(Default)]
+struct LocalState {
+    routes: Vec<Vec<String>>,
+    refused: BTreeSet<String>,
+    used: BTreeSet<String>,
+    noted: Vec<String>,
+    verified: usize,
+}
+
+impl Local {
+    /// The hosts of each time that they were set.
+    pub fn routes(&self) -> Vec<Vec<String>> {
+        self.state.lock().unwrap().routes.clone()
+    }
+
+    /// The hosts whose files were said to be written.
+    pub fn noted(&self) -> Vec<String> {
+        self.state.lock().unwrap().noted.clone()
+    }
+
+    /// How often a host was asked for.
+    pub fn verified(&self) -> usize {
+        self.state.lock().unwrap().verified
+    }
+
+    pub fn refuse(&self, host: &str) {
+        self.state.lock().unwrap().refused.insert(host.to_owned());
+    }
+
+    pub fn allow(&self, host: &str) {
+        self.state.lock().unwrap().refused.remove(host);
+    }
+
+    /// The runtime asks for something of a host.
+    pub fn use_host(&self, host: &str) {
+        self.state.lock().unwrap().used.insert(host.to_owned());
+    }
+}
+
+impl Endpoint for Local {
+    fn describe(&self) -> LocalEndpoint {
+        LocalEndpoint { url: "https://127.0.0.1:17443".into(), certificate: Some("NODE".into()) }
+    }
+
+    fn route(&self, plan: &Plan) {
+        self.state.lock().unwrap().routes.push(plan.hosts.keys().cloned().collect());
+    }
+
+    async fn verify(&self, host: &str) -> Result<(), String> {
+        let mut state = self.state.lock().unwrap();
+        state.verified += 1;
+        if state.refused.contains(host) { Err(format!("{host} is away")) } else { Ok(()) }
+    }
+
+    fn note_written(&self, host: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.noted.push(host.to_owned());
+        state.used.remove(host);
+    }
+
+    fn used(&self, host: &str) -> bool {
+        self.state.lock().unwrap().used.contains(host)
+    }
 }

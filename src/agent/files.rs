@@ -5,52 +5,78 @@
 //! |---|---|---|
 //! | `.wharf-*.tmp`, a file or folder that was being made or removed | any pass; the name is ours alone | removes it |
 //! | a folder with the file `.wharf` and nothing else | any pass: Wharf made it | fills it, or removes it |
-//! | `wharf-ca.crt` with our first line, no `hosts.toml` | any pass | writes `hosts.toml`, or removes it |
+//! | `wharf-ca.crt` or `wharf-node.crt` with our first line, no `hosts.toml` | any pass | writes `hosts.toml`, or removes it |
 //! | `hosts.toml` with our first line | any pass | leaves, updates or removes it, by the plan |
+//! | `50-wharf.conf` with our first line | any pass | leaves, updates or removes it, by the plan |
 //! | a file of the user's in a folder that Wharf made | the user | takes `.wharf` away with the last entry, leaves the folder |
-//! | `hosts.toml` or `wharf-ca.crt` without our first line | the user | leaves it, reports `Conflict` |
-//! | our `wharf-ca.crt` that a user's `hosts.toml` names | the user | leaves it: a missing `ca` would fail every pull |
+//! | one of these files without our first line | the user | leaves it, reports `Conflict` |
+//! | a certificate of ours that a user's `hosts.toml` names | the user | leaves it: a missing `ca` would fail every pull |
+//! | a user's certificates, and no `hosts.toml`, for a host of a Mirror | the user | leaves them, reports `Conflict`: a `hosts.toml` would take their effect |
 //! | a symbolic link or a file in place of a host's folder | the user | leaves it, reports `Conflict` |
 
+pub mod containers;
 pub mod disk;
 mod pass;
 
-use super::hosts::{AUTHORITY_FILE, HOSTS_FILE, HostFiles};
+use std::collections::{BTreeMap, BTreeSet};
 
-pub use pass::{Outcome, apply, restore};
+use super::hosts::{AUTHORITY_FILE, HOSTS_FILE, NODE_FILE};
+use super::runtime::containers::REGISTRIES_FILE;
 
-/// One of the two files of a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub use pass::{At, Outcome, apply, restore};
+
+/// One of the files that Wharf writes. They are written in this order and removed in the other, so that what a file names is
+/// there before it and goes after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum File {
-    /// The certificates.
+    /// The certificates of the authority.
     Authority,
+    /// The certificate of the node's own endpoint.
+    NodeCertificate,
     /// What containerd reads.
     Hosts,
+    /// What podman and CRI-O read.
+    Registries,
 }
 
 impl File {
-    /// The file's name in the folder of its host.
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Authority, Self::NodeCertificate, Self::Hosts, Self::Registries];
+
+    /// The file's name in its folder.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Authority => AUTHORITY_FILE,
+            Self::NodeCertificate => NODE_FILE,
             Self::Hosts => HOSTS_FILE,
+            Self::Registries => REGISTRIES_FILE,
         }
+    }
+
+    fn is_certificate(self) -> bool {
+        matches!(self, Self::Authority | Self::NodeCertificate)
     }
 }
 
-/// What stands where one of our files would go.
+/// What a folder must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The texts of the files.
+    pub texts: BTreeMap<File, String>,
+    /// The host has a registry of its own, which is asked with the user's certificates where they lie here.
+    pub falls_back: bool,
+}
+
+/// What stands where one of our files would go.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FoundFile {
-    /// Nothing.
-    #[default]
-    Absent,
     /// A file of ours, with its text.
     Ours(String),
     /// Something of the user's.
     Foreign {
-        /// It speaks of our [`AUTHORITY_FILE`].
-        names_authority: bool,
+        /// It speaks of these certificates of ours.
+        names: BTreeSet<File>,
     },
 }
 
@@ -59,14 +85,14 @@ pub enum FoundFile {
 pub struct FoundFolder {
     /// Wharf made it: our mark is in it.
     pub ours: bool,
-    /// [`HOSTS_FILE`].
-    pub hosts: FoundFile,
-    /// [`AUTHORITY_FILE`].
-    pub authority: FoundFile,
+    /// What stands under the names of our files.
+    pub files: BTreeMap<File, FoundFile>,
     /// Temporary names of ours.
     pub leftovers: Vec<String>,
     /// There is something else in it.
     pub others: bool,
+    /// There are certificates or keys of the user's in it.
+    pub certificates: bool,
 }
 
 /// What stands at a host's place.
@@ -105,9 +131,13 @@ impl Change {
             Self::Sweep(_) => "sweep",
             Self::MakeFolder => "make_folder",
             Self::Write(File::Authority, _) => "write_authority",
+            Self::Write(File::NodeCertificate, _) => "write_node_certificate",
             Self::Write(File::Hosts, _) => "write_hosts",
+            Self::Write(File::Registries, _) => "write_registries",
             Self::Remove(File::Authority) => "remove_authority",
+            Self::Remove(File::NodeCertificate) => "remove_node_certificate",
             Self::Remove(File::Hosts) => "remove_hosts",
+            Self::Remove(File::Registries) => "remove_registries",
             Self::RemoveMark => "remove_mark",
             Self::RemoveFolder => "remove_folder",
         }
@@ -121,6 +151,8 @@ pub enum Obstacle {
     Folder,
     /// This file.
     File(File),
+    /// Certificates for the registry itself.
+    Certificates,
 }
 
 /// What to do at one host's place.
@@ -134,7 +166,7 @@ pub struct Decision {
 
 /// Compares what is wanted at a host's place, if anything, with what stands there.
 #[must_use]
-pub fn decide(wanted: Option<&HostFiles>, found: &Found) -> Decision {
+pub fn decide(wanted: Option<&Wanted>, found: &Found) -> Decision {
     let nothing = FoundFolder::default();
     let folder = match found {
         Found::NotAFolder => return Decision { changes: Vec::new(), obstacle: wanted.map(|_| Obstacle::Folder) },
@@ -146,43 +178,44 @@ pub fn decide(wanted: Option<&HostFiles>, found: &Found) -> Decision {
         changes.extend(removal(folder));
         return Decision { changes, obstacle: None };
     };
-    if matches!(folder.hosts, FoundFile::Foreign { .. }) {
-        changes.extend(removal(folder));
-        return Decision { changes, obstacle: Some(Obstacle::File(File::Hosts)) };
-    }
-    if wanted.authority.is_some() && matches!(folder.authority, FoundFile::Foreign { .. }) {
-        return Decision { changes, obstacle: Some(Obstacle::File(File::Authority)) };
+    let is_foreign = |file: &File| matches!(folder.files.get(file), Some(FoundFile::Foreign { .. }));
+    let foreign = wanted.texts.keys().rev().copied().find(is_foreign);
+    let obstacle = match foreign {
+        None if wanted.falls_back && folder.certificates => Some(Obstacle::Certificates),
+        foreign => foreign.map(Obstacle::File),
+    };
+    match obstacle {
+        // One of ours may still name the certificates of before.
+        Some(Obstacle::File(file)) if file.is_certificate() => return Decision { changes, obstacle },
+        Some(_) => {
+            changes.extend(removal(folder));
+            return Decision { changes, obstacle };
+        }
+        None => {}
     }
     if *found == Found::Nothing {
         changes.push(Change::MakeFolder);
     }
-    // The certificates stand before the file that names them, and go after it.
-    if let Some(text) = wanted.authority.as_ref().filter(|text| !holds(&folder.authority, text)) {
-        changes.push(Change::Write(File::Authority, text.clone()));
-    }
-    if !holds(&folder.hosts, &wanted.hosts) {
-        changes.push(Change::Write(File::Hosts, wanted.hosts.clone()));
-    }
-    if wanted.authority.is_none() && matches!(folder.authority, FoundFile::Ours(_)) {
-        changes.push(Change::Remove(File::Authority));
-    }
+    let is_missing = |(file, text): &(&File, &String)| !holds(folder.files.get(file), text);
+    changes.extend(wanted.texts.iter().filter(is_missing).map(|(file, text)| Change::Write(*file, text.clone())));
+    let superfluous =
+        |(file, found): &(&File, &FoundFile)| matches!(found, FoundFile::Ours(_)) && !wanted.texts.contains_key(file);
+    changes.extend(folder.files.iter().rev().filter(superfluous).map(|(file, _)| Change::Remove(*file)));
     Decision { changes, obstacle: None }
 }
 
 /// Removes what is ours from a folder.
 fn removal(folder: &FoundFolder) -> Vec<Change> {
+    let named = |file: &File| {
+        folder.files.values().any(|found| matches!(found, FoundFile::Foreign { names } if names.contains(file)))
+    };
     let mut changes = Vec::new();
     let mut stays = folder.others;
-    match folder.hosts {
-        FoundFile::Ours(_) => changes.push(Change::Remove(File::Hosts)),
-        FoundFile::Foreign { .. } => stays = true,
-        FoundFile::Absent => {}
-    }
-    let in_use = folder.hosts == FoundFile::Foreign { names_authority: true };
-    match folder.authority {
-        FoundFile::Ours(_) if !in_use => changes.push(Change::Remove(File::Authority)),
-        FoundFile::Ours(_) | FoundFile::Foreign { .. } => stays = true,
-        FoundFile::Absent => {}
+    for (file, found) in folder.files.iter().rev() {
+        match found {
+            FoundFile::Ours(_) if !named(file) => changes.push(Change::Remove(*file)),
+            FoundFile::Ours(_) | FoundFile::Foreign { .. } => stays = true,
+        }
     }
     if folder.ours {
         changes.push(if stays { Change::RemoveMark } else { Change::RemoveFolder });
@@ -190,8 +223,8 @@ fn removal(folder: &FoundFolder) -> Vec<Change> {
     changes
 }
 
-fn holds(found: &FoundFile, text: &str) -> bool {
-    matches!(found, FoundFile::Ours(found) if found == text)
+fn holds(found: Option<&FoundFile>, text: &str) -> bool {
+    matches!(found, Some(FoundFile::Ours(found)) if found == text)
 }
 
 #[cfg(test)]

@@ -3,26 +3,29 @@
 
 use thiserror::Error;
 
-use crate::plan::Entry;
+use super::files::{File, Wanted};
+use super::local::LocalEndpoint;
+use crate::oci::host::RegistryHost;
+use crate::plan::{Entry, OwnerKind};
 
 /// The file that containerd reads for a host, in the host's folder.
 pub const HOSTS_FILE: &str = "hosts.toml";
 /// The certificates that the host's certificate is checked against. It ends in `.crt` because containerd takes
 /// `*.crt` of the folder when it cannot read `hosts.toml`.
 pub const AUTHORITY_FILE: &str = "wharf-ca.crt";
+/// The one certificate that the node's own endpoint has.
+pub const NODE_FILE: &str = "wharf-node.crt";
 /// How the first line of every file of ours begins.
 const MARKER: &str = "# wharf.dev: ";
 
-/// The longest DNS name.
-const LONGEST_NAME: usize = 253;
-/// The longest part of a DNS name.
-const LONGEST_LABEL: usize = 63;
+/// The longest host. It is a folder's name, of which 255 bytes are the most.
+const LONGEST_HOST: usize = 253;
 
 /// Why an entry of the plan is not written.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Refusal {
     /// The host cannot be a folder's name.
-    #[error("{0:?} is not a DNS name in lower case, so Wharf makes no folder for it")]
+    #[error("{0:?} is not a DNS name in lower case, with or without a port, so Wharf makes no folder for it")]
     Host(String),
     /// The server's address is no URL, or could break the file.
     #[error("the server of {host} is {server:?}, which is no https or http URL")]
@@ -35,75 +38,125 @@ pub enum Refusal {
     /// The owner's name could break the marker.
     #[error("the owner of {0} in the plan has a name that Kubernetes does not allow")]
     Owner(String),
+    /// There is no Mirror's entry without the node's own endpoint.
+    #[error("{0} is pulled through a Mirror, and the node's own endpoint does not serve")]
+    NoEndpoint(String),
 }
 
 /// A host that is safe as the name of a folder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HostName(String);
+pub struct HostName(RegistryHost);
 
 impl HostName {
-    /// Checks a host: a DNS name of lower-case letters, digits, `-` and `.`.
+    /// Checks a host: a DNS name of lower-case letters, digits, `-` and `.`, and a port where it has one.
     ///
     /// # Errors
     /// When it is anything else.
     pub fn parse(host: &str) -> Result<Self, Refusal> {
-        let label = |label: &str| {
-            (1..=LONGEST_LABEL).contains(&label.len())
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        };
-        if host.len() <= LONGEST_NAME && host.split('.').all(label) {
-            Ok(Self(host.to_owned()))
-        } else {
-            Err(Refusal::Host(host.to_owned()))
+        let refused = || Refusal::Host(host.to_owned());
+        if host.len() > LONGEST_HOST {
+            return Err(refused());
         }
+        host.parse().map(Self).map_err(|_| refused())
     }
 
     /// The host.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_str()
+    }
+
+    /// The name of another folder that containerd looks for before that of the host: `host_port_` before `host:port`.
+    #[must_use]
+    pub fn shadow(&self) -> Option<String> {
+        self.as_str().split_once(':').map(|(name, port)| format!("{name}_{port}_"))
+    }
+
+    /// The host as it begins a repository's name, where a colon cannot stand.
+    #[must_use]
+    pub fn as_prefix(&self) -> String {
+        self.0.as_prefix()
     }
 }
 
-/// What a host's files must hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostFiles {
-    /// The text of [`HOSTS_FILE`].
-    pub hosts: String,
-    /// The text of [`AUTHORITY_FILE`]; none when the plan names no authority. (An empty file would fail every pull.)
-    pub authority: Option<String>,
-}
-
-/// Renders the files of one host. `config_path` is the folder of all hosts, as the node sees it.
+/// Renders the files of one host. `config_path` is the folder of all hosts, as the node sees it; `local` is the node's own
+/// endpoint, once it serves.
 ///
 /// # Errors
-/// When the entry holds something that no registry of Wharf has.
-pub fn render(host: &HostName, entry: &Entry, authority: &str, config_path: &str) -> Result<HostFiles, Refusal> {
-    let host = host.as_str();
-    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-    let url = ["https://", "http://"].iter().find_map(|scheme| entry.server.strip_prefix(scheme));
-    if !url.is_some_and(plain) {
-        return Err(Refusal::Server { host: host.to_owned(), server: entry.server.clone() });
+/// When the entry holds something that none of Wharf has, or is a Mirror's and there is no endpoint.
+pub fn render(
+    host: &HostName,
+    entry: &Entry,
+    authority: &str,
+    local: Option<&LocalEndpoint>,
+    config_path: &str,
+) -> Result<Wanted, Refusal> {
+    let name = host.as_str();
+    let marker = marker(name, entry)?;
+    let path = |file: File| quoted(&format!("{config_path}/{name}/{}", file.name()));
+    let table = local.map(|local| {
+        let ca = local.certificate.as_ref().map(|_| format!("ca = {}\n", path(File::NodeCertificate)));
+        format!(
+            "[host.{}]\ncapabilities = [\"pull\", \"resolve\"]\n{}dial_timeout = \"200ms\"\n",
+            quoted(&local.url),
+            ca.unwrap_or_default()
+        )
+    });
+    let node = local.and_then(|local| local.certificate.as_deref());
+    let mut files = Wanted { falls_back: entry.owner.kind == OwnerKind::Mirror, ..Wanted::default() };
+    let mut put = |file: File, text: String| files.texts.insert(file, format!("{marker}{text}"));
+    if let Some(certificate) = node {
+        put(File::NodeCertificate, format!("{}\n", certificate.trim()));
     }
+    match entry.owner.kind {
+        // Without `server`, the registry itself is asked last.
+        OwnerKind::Mirror => {
+            put(File::Hosts, table.ok_or_else(|| Refusal::NoEndpoint(name.to_owned()))?);
+        }
+        OwnerKind::Registry => {
+            let server = quoted(server(name, entry)?);
+            let authority = authority.trim();
+            // An empty file would fail every pull.
+            let ca = if authority.is_empty() { String::new() } else { format!("ca = {}\n", path(File::Authority)) };
+            // The empty table is for containerd 1.6 and early 1.7, which refuse a file without any host table.
+            let table = table.unwrap_or_else(|| "[host]\n".to_owned());
+            let keys =
+                format!("server = {server}\ncapabilities = [\"pull\", \"resolve\"]\n{ca}dial_timeout = \"1s\"\n");
+            put(File::Hosts, keys + &table);
+            if !authority.is_empty() {
+                put(File::Authority, format!("{authority}\n"));
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// The first line of an entry's files.
+fn marker(host: &str, entry: &Entry) -> Result<String, Refusal> {
     let owner = &entry.owner;
-    if ![&owner.kind, &owner.namespace, &owner.name, &owner.uid].into_iter().all(|part| plain(part)) {
+    let whose = match owner.kind {
+        OwnerKind::Registry if is_plain(&owner.namespace) => format!("{}/{}", owner.namespace, owner.name),
+        OwnerKind::Mirror if owner.namespace.is_empty() => owner.name.clone(),
+        _ => return Err(Refusal::Owner(host.to_owned())),
+    };
+    if !is_plain(&owner.name) || !is_plain(&owner.uid) {
         return Err(Refusal::Owner(host.to_owned()));
     }
-    let marker = format!("{MARKER}{} {}/{} {}\n", owner.kind, owner.namespace, owner.name, owner.uid);
-    let authority = authority.trim();
-    let ca = match authority {
-        "" => String::new(),
-        _ => format!("ca = {}\n", quoted(&format!("{config_path}/{host}/{AUTHORITY_FILE}"))),
-    };
-    // The empty table is for containerd 1.6 and early 1.7, which refuse a file without any host table.
-    let hosts = format!(
-        "{marker}server = {}\ncapabilities = [\"pull\", \"resolve\"]\n{ca}dial_timeout = \"1s\"\n[host]\n",
-        quoted(&entry.server)
-    );
-    let authority = (!authority.is_empty()).then(|| format!("{marker}{authority}\n"));
-    Ok(HostFiles { hosts, authority })
+    Ok(format!("{MARKER}{} {whose} {}\n", owner.kind, owner.uid))
+}
+
+fn server<'a>(host: &str, entry: &'a Entry) -> Result<&'a str, Refusal> {
+    let server = entry.backends.first().map(String::as_str).unwrap_or_default();
+    let url = ["https://", "http://"].iter().find_map(|scheme| server.strip_prefix(scheme));
+    if url.is_some_and(is_plain) {
+        Ok(server)
+    } else {
+        Err(Refusal::Server { host: host.to_owned(), server: server.to_owned() })
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Whether a file with this text is Wharf's: its first line is the marker.
@@ -112,14 +165,21 @@ pub fn is_ours(text: &str) -> bool {
     text.starts_with(MARKER)
 }
 
+/// The first line of a file that belongs to no single entry.
+#[must_use]
+pub fn common_marker(what: &str) -> String {
+    format!("{MARKER}{what}\n")
+}
+
 /// The text of the file that marks a folder as made by Wharf.
 #[must_use]
 pub fn folder_mark() -> String {
-    format!("{MARKER}this folder was made by Wharf and is removed with its last entry\n")
+    common_marker("this folder was made by Wharf and is removed with its last entry")
 }
 
 /// A TOML basic string.
-fn quoted(text: &str) -> String {
+#[must_use]
+pub fn quoted(text: &str) -> String {
     let mut quoted = String::from('"');
     for character in text.chars() {
         match character {
@@ -133,132 +193,4 @@ fn quoted(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::Owner;
-
-    fn entry(server: &str) -> Entry {
-        let owner =
-            Owner { kind: "Registry".into(), namespace: "platform".into(), name: "team".into(), uid: "3c9a".into() };
-        Entry { server: server.into(), owner, since: 1 }
-    }
-
-    fn host(name: &str) -> HostName {
-        HostName::parse(name).unwrap()
-    }
-
-    #[test]
-    fn the_file_is_exactly_this() {
-        let files =
-            render(&host("team.platform.svc"), &entry("https://10.96.12.34"), "PEM\n", "/etc/containerd/certs.d");
-        let files = files.unwrap();
-        assert_eq!(
-            files.hosts,
-            "# wharf.dev: Registry platform/team 3c9a\n\
-             server = \"https://10.96.12.34\"\n\
-             capabilities = [\"pull\", \"resolve\"]\n\
-             ca = \"/etc/containerd/certs.d/team.platform.svc/wharf-ca.crt\"\n\
-             dial_timeout = \"1s\"\n\
-             [host]\n"
-        );
-        assert_eq!(files.authority.as_deref(), Some("# wharf.dev: Registry platform/team 3c9a\nPEM\n"));
-        assert!(is_ours(&files.hosts) && is_ours(files.authority.as_deref().unwrap()) && is_ours(&folder_mark()));
-    }
-
-    #[test]
-    fn without_an_authority_no_ca_is_named() {
-        let files = render(&host("a.b.svc"), &entry("http://10.0.0.1"), " \n", "/etc/containerd/certs.d").unwrap();
-        assert_eq!(files.authority, None);
-        assert!(!files.hosts.contains("ca ="), "{}", files.hosts);
-    }
-
-    #[test]
-    fn whatever_is_accepted_is_valid_toml_with_its_keys_before_the_first_table() {
-        let servers = [
-            "https://10.96.12.34",
-            "https://[fd00::1]:5000",
-            "http://x",
-            "https://a\"b",
-            "https://a\\u0022\\",
-            "https://a#b",
-            "https://a'b",
-            "https://a]=[",
-            "https://[host]",
-        ];
-        let folders =
-            ["/etc/containerd/certs.d", "/etc/containerd/certs.d:/etc/docker/certs.d", "/etc/containerd/a \"\\\u{1}"];
-        for server in servers {
-            for folder in folders {
-                let files = render(&host("team.platform.svc"), &entry(server), "PEM", folder).unwrap();
-                let table: toml::Table = files.hosts.parse().unwrap_or_else(|error| panic!("{error}\n{}", files.hosts));
-                assert_eq!(table["server"].as_str(), Some(server));
-                assert_eq!(table["ca"].as_str(), Some(format!("{folder}/team.platform.svc/wharf-ca.crt").as_str()));
-                assert_eq!(table["capabilities"].as_array().map(Vec::len), Some(2));
-                assert_eq!(table["dial_timeout"].as_str(), Some("1s"));
-                assert_eq!(table["host"].as_table().map(toml::Table::len), Some(0));
-                assert_eq!(table.len(), 5);
-            }
-        }
-    }
-
-    #[test]
-    fn entries_that_no_registry_has_are_refused() {
-        for server in ["", "10.96.12.34", "https://", "ftp://x", "https://a b", "https://a\nb", "https://ä"] {
-            let refused = render(&host("a.b.svc"), &entry(server), "PEM", "/etc/containerd/certs.d");
-            assert!(matches!(refused, Err(Refusal::Server { .. })), "{server:?}: {refused:?}");
-        }
-        let mut spoilt = entry("https://x");
-        spoilt.owner.uid = "a\nserver = \"https://evil\"".into();
-        let refused = render(&host("a.b.svc"), &spoilt, "PEM", "/etc/containerd/certs.d");
-        assert_eq!(refused, Err(Refusal::Owner("a.b.svc".into())));
-    }
-
-    #[test]
-    fn only_dns_names_become_folders() {
-        let long_label = "a".repeat(64);
-        let long_name = format!("{}.a", vec!["a".repeat(62); 4].join("."));
-        assert_eq!(long_name.len(), 253);
-        for good in ["team.platform.svc", "a", "0.1", "a-b.c", "docker.io", long_name.as_str()] {
-            assert!(HostName::parse(good).is_ok(), "{good}");
-        }
-        let longer = format!("{long_name}b");
-        let bad = [
-            "",
-            ".",
-            "..",
-            "a..b",
-            ".a",
-            "a.",
-            "a/b",
-            "../a",
-            "/a",
-            "A.b",
-            "a_b",
-            "_default",
-            "a:5000",
-            "a\\b",
-            "a\0b",
-            "a b",
-            "-a",
-            "a-",
-            "a.-b",
-            "ä",
-            "a\n",
-            ".wharf",
-            "*",
-            long_label.as_str(),
-            longer.as_str(),
-        ];
-        for bad in bad {
-            assert_eq!(HostName::parse(bad), Err(Refusal::Host(bad.into())));
-        }
-    }
-
-    #[test]
-    fn only_the_first_line_makes_a_file_ours() {
-        assert!(is_ours("# wharf.dev: Registry a/b c\nserver = \"x\"\n"));
-        for text in ["", "server = \"x\"\n# wharf.dev: Registry a/b c\n", " # wharf.dev: x", "# wharf.dev"] {
-            assert!(!is_ours(text), "{text:?}");
-        }
-    }
-}
+mod tests;

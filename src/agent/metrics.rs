@@ -28,6 +28,37 @@ struct OperationLabels {
     kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProbeLabels {
+    outcome: ProbeOutcome,
+}
+
+/// What came of asking for a host through the node's own endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum ProbeOutcome {
+    #[allow(non_camel_case_types, reason = "the variant's name is the label's value")]
+    answered,
+    #[allow(non_camel_case_types, reason = "the variant's name is the label's value")]
+    failed,
+}
+
+/// How many hosts there are of each kind, and how the endpoint is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Hosts whose files stand as planned.
+    pub written: usize,
+    /// Hosts that are not in order.
+    pub exceptions: usize,
+    /// Hosts of Mirrors whose files stand as planned.
+    pub mirrors_written: usize,
+    /// Those of them that can be reached.
+    pub mirrors_reachable: usize,
+    /// The revision of the plan.
+    pub revision: i64,
+    /// The node's own endpoint serves.
+    pub serving: bool,
+}
+
 /// The agent's metrics. Cloning shares them.
 #[derive(Clone, Default)]
 pub struct Metrics {
@@ -35,7 +66,11 @@ pub struct Metrics {
     operations: Family<OperationLabels, Counter>,
     written: Gauge,
     exceptions: Gauge,
+    mirrors_written: Gauge,
+    mirrors_reachable: Gauge,
     revision: Gauge,
+    serving: Gauge,
+    probes: Family<ProbeLabels, Counter>,
 }
 
 impl Metrics {
@@ -53,6 +88,21 @@ impl Metrics {
         registry.register("hosts_written", "Hosts whose files stand as planned", metrics.written.clone());
         registry.register("hosts_exceptions", "Hosts that are not in order", metrics.exceptions.clone());
         registry.register("plan_revision", "Revision of the plan in use", metrics.revision.clone());
+        registry.register(
+            "mirror_hosts_written",
+            "Hosts of Mirrors whose files stand as planned",
+            metrics.mirrors_written.clone(),
+        );
+        registry.register(
+            "mirror_hosts_reachable",
+            "Hosts of Mirrors that answer through the node's own endpoint",
+            metrics.mirrors_reachable.clone(),
+        );
+        registry.register("endpoint_bound", "Whether the node's own endpoint has its port", metrics.serving.clone());
+        registry.register("probes", "Attempts to reach a host, by outcome", metrics.probes.clone());
+        for outcome in [ProbeOutcome::answered, ProbeOutcome::failed] {
+            let _ = metrics.probes.get_or_create(&ProbeLabels { outcome });
+        }
         for outcome in [PassOutcome::completed, PassOutcome::failed] {
             let _ = metrics.passes.get_or_create(&PassLabels { outcome });
         }
@@ -69,11 +119,21 @@ impl Metrics {
         self.operations.get_or_create(&OperationLabels { kind }).inc();
     }
 
+    /// Counts an attempt to reach a host.
+    pub fn probe(&self, answered: bool) {
+        let outcome = if answered { ProbeOutcome::answered } else { ProbeOutcome::failed };
+        self.probes.get_or_create(&ProbeLabels { outcome }).inc();
+    }
+
     /// Sets what the last pass found.
-    pub fn hosts(&self, written: usize, exceptions: usize, revision: i64) {
-        self.written.set(i64::try_from(written).unwrap_or(i64::MAX));
-        self.exceptions.set(i64::try_from(exceptions).unwrap_or(i64::MAX));
-        self.revision.set(revision);
+    pub fn set(&self, figures: Figures) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.written.set(number(figures.written));
+        self.exceptions.set(number(figures.exceptions));
+        self.mirrors_written.set(number(figures.mirrors_written));
+        self.mirrors_reachable.set(number(figures.mirrors_reachable));
+        self.revision.set(figures.revision);
+        self.serving.set(i64::from(figures.serving));
     }
 }
 
@@ -89,7 +149,15 @@ mod tests {
         let metrics = Metrics::register(&mut registry);
         metrics.pass(PassOutcome::completed);
         metrics.operation("write_hosts");
-        metrics.hosts(3, 1, 7);
+        metrics.probe(false);
+        metrics.set(Figures {
+            written: 3,
+            exceptions: 1,
+            mirrors_written: 2,
+            mirrors_reachable: 1,
+            revision: 7,
+            serving: true,
+        });
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         for line in [
@@ -99,6 +167,11 @@ mod tests {
             "wharf_agent_hosts_written 3",
             "wharf_agent_hosts_exceptions 1",
             "wharf_agent_plan_revision 7",
+            "wharf_agent_mirror_hosts_written 2",
+            "wharf_agent_mirror_hosts_reachable 1",
+            "wharf_agent_endpoint_bound 1",
+            "wharf_agent_probes_total{outcome=\"answered\"} 0",
+            "wharf_agent_probes_total{outcome=\"failed\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }

@@ -1,26 +1,30 @@
-//! One pass: read the plan and the runtime's configuration, make the files follow, tell the result.
+//! One pass: read the node, the plan and the runtime's configuration, make the endpoint and the files follow, tell the result.
 //! The files are done also when nothing can be told, and the result is told also when nothing could be done.
+//!
+//! The endpoint serves a host before files lead to it, and for as long as files lead to it.
 
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Options;
+use super::binding::Bound;
 use super::call::{self, limited};
-use super::files::disk::Disk;
-use super::files::{self, Outcome};
-use super::metrics::{Metrics, PassOutcome};
+use super::chosen::{for_node, with_leaving};
+use super::local::Endpoint;
+use super::metrics::{Figures, Metrics, PassOutcome};
 use super::plan_source::PlanSource;
-use super::runtime::{self, ConfigPath, Unable, configuration};
-use super::status::{Reporter, State};
+use super::probing::Probes;
+use super::runtime::{NodeInfo, Unable};
+use super::status::{Carried, HostFacts, Reporter, State, to_the_second};
+use super::work::{Disks, Done, Files, Work};
 use crate::api::reason;
-use crate::plan::Plan;
-
-/// How often the node is asked which runtime it has. It changes with an upgrade of the node, seldom without a restart.
-const NODE_INTERVAL: Duration = Duration::from_hours(1);
+use crate::plan::{OwnerKind, Plan};
 
 /// How a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,33 +38,56 @@ pub(super) enum Verdict {
 }
 
 /// What the agent keeps between passes. All of it is read again sooner or later; nothing of it is needed for safety.
-pub(super) struct Agent {
+pub(super) struct Agent<E> {
     nodes: Api<Node>,
     node_name: String,
     source: PlanSource,
     reporter: Reporter,
-    disk: Disk,
+    disks: Disks,
     metrics: Metrics,
-    /// The runtime as the kubelet reports it, and when that was read.
-    runtime: Option<(String, Instant)>,
+    bound: watch::Receiver<Option<Bound<E>>>,
+    probes: Probes,
+    node: Option<KnownNode>,
     plan: Option<Plan>,
+    /// What the endpoint was last told to serve.
+    routed: Plan,
+    /// When this process wrote the files of a host.
+    written: BTreeMap<String, Time>,
+    /// The hosts of which the endpoint knows that files lead to it.
+    noted: BTreeSet<String>,
     looked: bool,
 }
 
-/// What was done on the disk, if anything could be.
-type Done = Result<(ConfigPath, Outcome), (Option<ConfigPath>, Unable)>;
+/// The node as it was last read.
+#[derive(Clone)]
+struct KnownNode {
+    info: NodeInfo,
+    labels: BTreeMap<String, String>,
+}
 
-impl Agent {
-    pub(super) fn new(client: Client, options: &Options, disk: Disk, metrics: Metrics) -> Self {
+impl<E: Endpoint> Agent<E> {
+    pub(super) fn new(
+        client: Client,
+        options: &Options,
+        disks: Disks,
+        bound: watch::Receiver<Option<Bound<E>>>,
+        probes: Probes,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             nodes: Api::all(client.clone()),
             node_name: options.node_name.clone(),
             source: PlanSource::new(client.clone(), &options.plan_namespace),
             reporter: Reporter::new(client, &options.node_name),
-            disk,
+            disks,
             metrics,
-            runtime: None,
+            bound,
+            probes,
+            node: None,
             plan: None,
+            routed: Plan::default(),
+            written: BTreeMap::new(),
+            noted: BTreeSet::new(),
             looked: false,
         }
     }
@@ -84,7 +111,7 @@ impl Agent {
     /// The stages of a pass, in order; none when it was stopped.
     async fn stages(&mut self, stop: &CancellationToken) -> Option<Verdict> {
         let mut again = false;
-
+        // Labels change, and with them what is for this node.
         if let Err(error) = stop.run_until_cancelled(self.read_node()).await? {
             tracing::warn!(%error, node = %self.node_name, "the node cannot be read");
             again = true;
@@ -106,29 +133,34 @@ impl Agent {
             }
         };
         // Without either nothing is known that could be done or told.
-        let Some((runtime, _)) = self.runtime.clone() else {
+        let Some(node) = self.node.clone() else {
             return Some(Verdict::Again);
         };
 
-        let done = match self.plan.clone() {
+        let bound = self.bound.borrow_and_update().clone().unwrap_or_else(Bound::disabled);
+        let carried = match &self.plan {
             None => None,
-            Some(plan) => Some(self.carry_out(runtime.clone(), plan, stop).await?),
+            Some(plan) => {
+                let plan = for_node(plan, &node.labels);
+                let done = self.carry_out(node.info.clone(), &plan, &bound, stop).await?;
+                Some(self.learn(&plan, done, &bound))
+            }
         };
-        let state = match &done {
+        let state = match &carried {
             None => State::NoPlan(&why_no_plan),
-            Some((revision, Ok((path, outcome)))) => {
-                again |= outcome.retry;
-                self.metrics.hosts(outcome.written, outcome.exceptions.len(), *revision);
-                State::CarriedOut(path, *revision, outcome)
+            Some(Ok(carried)) => {
+                again |= carried.outcome.retry;
+                State::CarriedOut(carried)
             }
-            Some((revision, Err((path, unable)))) => {
+            Some(Err((path, unable))) => {
                 again |= unable.reason == reason::WRITE_FAILED;
-                self.metrics.hosts(0, 0, *revision);
-                State::Unable(path.as_ref(), unable)
+                State::Unable(path.as_deref(), unable)
             }
         };
+        self.metrics.set(figures(&state, self.plan.as_ref(), bound.endpoint.is_some()));
 
-        match stop.run_until_cancelled(self.reporter.tell(&runtime, state, Timestamp::now())).await? {
+        let told = self.reporter.tell(&node.info.runtime, state, &bound.local, Timestamp::now());
+        match stop.run_until_cancelled(told).await? {
             Ok(true) => tracing::info!(?state, "the node's state changed"),
             Ok(false) => {}
             Err(error) => {
@@ -140,36 +172,109 @@ impl Agent {
     }
 
     async fn read_node(&mut self) -> Result<(), call::Error> {
-        if self.runtime.as_ref().is_some_and(|(_, read_at)| read_at.elapsed() < NODE_INTERVAL) {
-            return Ok(());
-        }
         let node = limited(self.nodes.get(&self.node_name)).await?;
         let info = node.status.and_then(|status| status.node_info);
-        let runtime = info.map(|info| info.container_runtime_version).unwrap_or_default();
-        self.runtime = Some((runtime, Instant::now()));
+        let info = info.map(|info| NodeInfo { runtime: info.container_runtime_version, os_image: info.os_image });
+        let labels = node.metadata.labels.unwrap_or_default();
+        self.node = Some(KnownNode { info: info.unwrap_or_default(), labels });
         Ok(())
     }
 
-    /// Makes the files follow the plan. It is never dropped half-way, because blocking work goes on when it is dropped.
-    async fn carry_out(&self, runtime: String, plan: Plan, stop: &CancellationToken) -> Option<(i64, Done)> {
-        let (disk, metrics, token) = (self.disk.clone(), self.metrics.clone(), stop.clone());
-        let revision = plan.revision;
-        let work = move || carry_out(&disk, &metrics, &runtime, &plan, &token);
-        let done = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+    /// Makes the endpoint and the files follow the plan. It is never dropped half-way, because blocking work goes on when it
+    /// is dropped.
+    async fn carry_out(
+        &mut self,
+        info: NodeInfo,
+        plan: &Plan,
+        bound: &Bound<E>,
+        stop: &CancellationToken,
+    ) -> Option<Done> {
+        let leaving = self.routed.hosts.keys().any(|host| !plan.hosts.contains_key(host));
+        self.routed = with_leaving(plan, &self.routed);
+        if let Some(endpoint) = &bound.endpoint {
+            endpoint.route(&self.routed);
+        }
+        let (disks, metrics) = (self.disks.clone(), self.metrics.clone());
+        let work = Work { disks, info, plan: plan.clone(), local: bound.local.clone(), metrics };
+        let token = stop.clone();
+        let done = tokio::task::spawn_blocking(move || work.carry_out(&token)).await.unwrap_or_else(|error| {
             Err((None, Unable::new(reason::WRITE_FAILED, format!("the pass over the files broke off: {error}"))))
         });
-        (!stop.is_cancelled()).then_some((revision, done))
+        if stop.is_cancelled() {
+            return None;
+        }
+        // What failed may have left files that lead to hosts which are to go.
+        if leaving && matches!(&done, Ok(files) if !files.outcome.retry) {
+            self.routed = plan.clone();
+            if let Some(endpoint) = &bound.endpoint {
+                endpoint.route(&self.routed);
+            }
+        }
+        Some(done)
+    }
+
+    /// Puts what became of the files beside what is known of the hosts, and lets them be probed.
+    fn learn(&mut self, plan: &Plan, done: Done, bound: &Bound<E>) -> Result<Carried, (Option<String>, Unable)> {
+        let Files { config_path, outcome, hint } = match done {
+            Ok(files) => files,
+            Err(unable) => {
+                self.probes.reach().watch([], |_| false, now());
+                return Err(unable);
+            }
+        };
+        let moment = to_the_second(Timestamp::now());
+        self.written.extend(outcome.changed.iter().map(|host| (host.clone(), moment.clone())));
+        self.written.retain(|host, _| outcome.standing.contains(host));
+        self.noted.retain(|host| outcome.standing.contains(host) && !outcome.changed.contains(host));
+        let standing = || plan.hosts.iter().filter(|(host, _)| outcome.standing.contains(*host));
+        if let Some(endpoint) = &bound.endpoint {
+            for (host, _) in standing().filter(|(_, entry)| entry.owner.kind == OwnerKind::Mirror) {
+                if self.noted.insert(host.clone()) {
+                    endpoint.note_written(host);
+                }
+            }
+            let hosts = standing().map(|(host, entry)| (host, entry.owner.kind, entry.since));
+            self.probes.reach().watch(hosts, |host| outcome.changed.contains(host), now());
+            self.probes.wake();
+        } else {
+            self.probes.reach().watch([], |_| false, now());
+        }
+        let hosts = self.facts(plan, bound);
+        Ok(Carried { config_path, revision: plan.revision, outcome, hosts, hint })
+    }
+
+    fn facts(&self, plan: &Plan, bound: &Bound<E>) -> Vec<HostFacts> {
+        let reach = self.probes.reach();
+        let facts = plan.hosts.iter().map(|(host, entry)| HostFacts {
+            host: host.clone(),
+            kind: entry.owner.kind,
+            written: self.written.get(host).cloned(),
+            reachable: reach.told(host).cloned(),
+            used: bound.endpoint.as_ref().is_some_and(|endpoint| endpoint.used(host)),
+        });
+        facts.collect()
     }
 }
 
-fn carry_out(disk: &Disk, metrics: &Metrics, runtime: &str, plan: &Plan, stop: &CancellationToken) -> Done {
-    let paths = runtime::detect(runtime, &configuration::read(disk.root())).map_err(|unable| (None, unable))?;
-    let Some(shown) = paths.first().cloned() else {
-        return Err((None, Unable::new(reason::CONFIG_PATH_UNSET, "containerd reads no host files")));
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn figures(state: &State<'_>, plan: Option<&Plan>, serving: bool) -> Figures {
+    let figures = Figures { revision: plan.map_or(0, |plan| plan.revision), serving, ..Figures::default() };
+    let State::CarriedOut(Carried { outcome, hosts, .. }) = state else {
+        return figures;
     };
-    match files::apply(disk, &paths, plan, stop, &|kind| metrics.operation(kind)) {
-        Ok(outcome) => Ok((shown, outcome)),
-        Err(unable) => Err((Some(shown), unable)),
+    let mirrors: Vec<&HostFacts> = hosts
+        .iter()
+        .filter(|facts| facts.kind == OwnerKind::Mirror && outcome.standing.contains(&facts.host))
+        .collect();
+    Figures {
+        written: outcome.standing.len(),
+        exceptions: outcome.exceptions.len(),
+        mirrors_written: mirrors.len(),
+        mirrors_reachable: mirrors.iter().filter(|facts| matches!(facts.reachable, Some(Ok(())))).count(),
+        ..figures
     }
 }
 

@@ -1,6 +1,7 @@
 //! The only place that touches the node's files. Each step ends with the data and the folder synced, so that steps reach
 //! the disk in their order. It must never follow a symbolic link, and never remove what it has not looked at.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -9,14 +10,15 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::{Change, File, Found, FoundFile, FoundFolder};
-use crate::agent::hosts::{AUTHORITY_FILE, HOSTS_FILE, folder_mark, is_ours};
-use crate::agent::runtime::ROOT;
+use crate::agent::hosts::{folder_mark, is_ours};
 use crate::plan::digest_of;
 
 /// The file that says that Wharf made the folder it lies in.
 const MARK_FILE: &str = ".wharf";
 const TEMPORARY_PREFIX: &str = ".wharf-";
 const TEMPORARY_SUFFIX: &str = ".tmp";
+/// What containerd reads in a folder without a `hosts.toml`.
+const CERTIFICATE_ENDINGS: [&str; 3] = [".crt", ".cert", ".key"];
 /// A file that is larger than this is not ours.
 const LARGEST_FILE: u64 = 1024 * 1024;
 const FILE_MODE: u32 = 0o644;
@@ -34,20 +36,21 @@ pub struct Error {
     pub source: io::Error,
 }
 
-/// The part of the node's files that the agent sees.
+/// A folder of the node, with what is in it, as the agent sees it.
 #[derive(Clone, Debug)]
 pub struct Disk {
     root: PathBuf,
+    node_root: &'static str,
 }
 
 impl Disk {
-    /// The disk whose [`ROOT`] is mounted at `root`.
+    /// The node's folder `node_root`, which is mounted at `root`.
     #[must_use]
-    pub fn new(root: PathBuf) -> Self {
-        Self { root }
+    pub fn new(root: PathBuf, node_root: &'static str) -> Self {
+        Self { root, node_root }
     }
 
-    /// Where [`ROOT`] is mounted.
+    /// Where the folder is mounted.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
@@ -57,7 +60,7 @@ impl Disk {
     #[must_use]
     pub fn on_node(&self, path: &Path) -> String {
         let inside = path.strip_prefix(&self.root).unwrap_or(path);
-        Path::new(ROOT).join(inside).to_string_lossy().trim_end_matches('/').to_owned()
+        Path::new(self.node_root).join(inside).to_string_lossy().trim_end_matches('/').to_owned()
     }
 
     fn fail(&self, doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<'_> {
@@ -97,16 +100,17 @@ impl Disk {
         let entries = fs::read_dir(folder).map_err(self.fail("list", folder))?;
         for entry in entries {
             let name = entry.map_err(self.fail("list", folder))?.file_name();
-            match name.to_str() {
-                Some(HOSTS_FILE) => found.hosts = self.look_at_file(&folder.join(HOSTS_FILE))?,
-                Some(AUTHORITY_FILE) => found.authority = self.look_at_file(&folder.join(AUTHORITY_FILE))?,
-                Some(MARK_FILE) => {
-                    let mark = self.look_at_file(&folder.join(MARK_FILE))?;
-                    found.ours = matches!(mark, FoundFile::Ours(_));
-                    found.others |= !found.ours;
-                }
-                Some(name) if is_temporary(name) => found.leftovers.push(name.to_owned()),
-                _ => found.others = true,
+            let name = name.to_str().unwrap_or_default();
+            if let Some(file) = File::ALL.into_iter().find(|file| file.name() == name) {
+                found.files.insert(file, self.look_at_file(&folder.join(name))?);
+            } else if name == MARK_FILE {
+                found.ours = matches!(self.look_at_file(&folder.join(name))?, FoundFile::Ours(_));
+                found.others |= !found.ours;
+            } else if is_temporary(name) {
+                found.leftovers.push(name.to_owned());
+            } else {
+                found.others = true;
+                found.certificates |= CERTIFICATE_ENDINGS.iter().any(|ending| name.ends_with(ending));
             }
         }
         found.leftovers.sort();
@@ -114,7 +118,7 @@ impl Disk {
     }
 
     fn look_at_file(&self, path: &Path) -> Result<FoundFile, Error> {
-        let foreign = FoundFile::Foreign { names_authority: false };
+        let foreign = FoundFile::Foreign { names: BTreeSet::new() };
         let metadata = path.symlink_metadata().map_err(self.fail("look at", path))?;
         if !metadata.is_file() || metadata.len() > LARGEST_FILE {
             return Ok(foreign);
@@ -124,7 +128,10 @@ impl Disk {
         file.take(LARGEST_FILE).read_to_end(&mut bytes).map_err(self.fail("read", path))?;
         Ok(match String::from_utf8(bytes) {
             Ok(text) if is_ours(&text) => FoundFile::Ours(text),
-            Ok(text) => FoundFile::Foreign { names_authority: text.contains(AUTHORITY_FILE) },
+            Ok(text) => {
+                let names = File::ALL.into_iter().filter(|file| file.is_certificate() && text.contains(file.name()));
+                FoundFile::Foreign { names: names.collect() }
+            }
             Err(_) => foreign,
         })
     }

@@ -1,49 +1,61 @@
 //! One comparison of the node with the plan, and the way back to how the node was. What fails at one host never stops
 //! the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
 use super::disk::{Disk, Error};
-use super::{Change, Found, FoundFolder, Obstacle, decide};
-use crate::agent::hosts::{HostFiles, HostName, Refusal, render};
+use super::{Change, File, Found, FoundFolder, Obstacle, Wanted, decide};
+use crate::agent::hosts::{HostName, Refusal, render};
+use crate::agent::local::Local;
 use crate::agent::runtime::{ConfigPath, Unable};
 use crate::api::node_runtime::HostException;
 use crate::api::reason;
-use crate::plan::Plan;
+use crate::plan::{Entry, OwnerKind, Plan};
 
 /// How deep below the root entries are searched for when the node is restored.
 const DEEPEST: usize = 8;
+/// The folder that containerd reads for a host that has none of its own.
+const DEFAULT_FOLDER: &str = "_default";
 
 /// What a pass did and found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
-    /// How many hosts of the plan stand as planned.
-    pub written: usize,
+    /// The hosts of the plan that stand as planned.
+    pub standing: BTreeSet<String>,
+    /// Those of them of which a file was written.
+    pub changed: BTreeSet<String>,
     /// Hosts that are not in order, by name.
     pub exceptions: Vec<HostException>,
     /// Something failed that may work when it is tried again.
     pub retry: bool,
 }
 
-/// Makes the folders at `paths` hold the plan's entries and no others of ours. `count` is called with the kind of each
+/// Where a pass works, and to what end.
+#[derive(Clone, Copy)]
+pub struct At<'a> {
+    /// The folder of the node's containerd.
+    pub disk: &'a Disk,
+    /// The folders that hold one folder a host.
+    pub paths: &'a [ConfigPath],
+    /// What is wanted on this node.
+    pub plan: &'a Plan,
+    /// The node's own endpoint.
+    pub local: &'a Local,
+}
+
+/// Makes the folders at the paths hold the plan's entries and no others of ours. `count` is called with the kind of each
 /// change that was made. When `stop` is cancelled, the pass ends after the host it is at; the outcome is then worthless.
 ///
 /// # Errors
-/// When a folder at `paths` cannot be used at all.
-pub fn apply(
-    disk: &Disk,
-    paths: &[ConfigPath],
-    plan: &Plan,
-    stop: &CancellationToken,
-    count: &dyn Fn(&'static str),
-) -> Result<Outcome, Unable> {
-    let mut exceptions = BTreeMap::new();
-    let mut retry = false;
+/// When a folder at the paths cannot be used at all.
+pub fn apply(at: At<'_>, stop: &CancellationToken, count: &dyn Fn(&'static str)) -> Result<Outcome, Unable> {
+    let At { disk, paths, plan, .. } = at;
+    let mut tally = Tally::default();
     for path in paths {
-        let folder = prepare(disk, path, !plan.hosts.is_empty(), count)?;
+        let folder = prepare(disk, path.levels(), !plan.hosts.is_empty(), count)?;
         let pass = Pass { disk, folder: &folder, count };
         // Removal first: what is no longer wanted goes even when the disk is full.
         for host in unwanted(disk, &folder, plan)? {
@@ -51,35 +63,54 @@ pub fn apply(
                 break;
             }
             if let Err(error) = pass.host(&host, None) {
-                retry = true;
-                exceptions.insert(host.as_str().to_owned(), failed(&host, &error));
+                tally.fail(&host, &error);
             }
         }
         for (name, entry) in &plan.hosts {
             if stop.is_cancelled() {
                 break;
             }
-            let host = HostName::parse(name);
-            let wanted = host.and_then(|host| Ok((render(&host, entry, &plan.authority, path.as_str())?, host)));
-            let exception = match wanted {
-                Err(refusal) => Some(refused(name, &refusal)),
-                Ok((files, host)) => match pass.host(&host, Some(&files)) {
-                    Ok(None) => None,
-                    Ok(Some(obstacle)) => Some(pass.conflict(&host, obstacle)),
-                    Err(error) => {
-                        retry = true;
-                        Some(failed(&host, &error))
-                    }
+            match HostName::parse(name) {
+                Err(refusal) => tally.except(refused(name, &refusal)),
+                Ok(host) => match pass.entry(&host, entry, at, path) {
+                    Ok(Done::Stands { written }) => tally.changed.extend(written.then(|| name.clone())),
+                    Ok(Done::Not(exception)) => tally.except(exception),
+                    Err(error) => tally.fail(&host, &error),
                 },
-            };
-            exceptions.extend(exception.map(|exception| (name.clone(), exception)));
+            }
         }
         if plan.hosts.is_empty() {
             clean(disk, path, count)?;
         }
     }
-    let wrong = exceptions.keys().filter(|host| plan.hosts.contains_key(*host)).count();
-    Ok(Outcome { written: plan.hosts.len() - wrong, exceptions: exceptions.into_values().collect(), retry })
+    Ok(tally.outcome(plan))
+}
+
+/// What a pass has found so far.
+#[derive(Default)]
+struct Tally {
+    exceptions: BTreeMap<String, HostException>,
+    changed: BTreeSet<String>,
+    retry: bool,
+}
+
+impl Tally {
+    fn except(&mut self, exception: HostException) {
+        self.exceptions.insert(exception.host.clone(), exception);
+    }
+
+    fn fail(&mut self, host: &HostName, error: &Error) {
+        self.retry = true;
+        self.except(failed(host, error));
+    }
+
+    fn outcome(self, plan: &Plan) -> Outcome {
+        let Self { exceptions, mut changed, retry } = self;
+        let hosts = plan.hosts.keys();
+        let standing: BTreeSet<String> = hosts.filter(|host| !exceptions.contains_key(*host)).cloned().collect();
+        changed.retain(|host| standing.contains(host));
+        Outcome { standing, changed, exceptions: exceptions.into_values().collect(), retry }
+    }
 }
 
 /// Removes everything of ours below the root, wherever a configuration once had it written. Returns what could not be
@@ -115,43 +146,113 @@ fn restore_below(
     }
 }
 
-struct Pass<'a> {
-    disk: &'a Disk,
-    folder: &'a Path,
-    count: &'a dyn Fn(&'static str),
+/// What became of an entry.
+enum Done {
+    /// It stands as planned.
+    Stands {
+        /// A file of it was written just now.
+        written: bool,
+    },
+    /// It does not, for this reason.
+    Not(HostException),
+}
+
+pub(super) struct Pass<'a> {
+    pub(super) disk: &'a Disk,
+    pub(super) folder: &'a Path,
+    pub(super) count: &'a dyn Fn(&'static str),
 }
 
 impl Pass<'_> {
-    fn host(&self, host: &HostName, wanted: Option<&HostFiles>) -> Result<Option<Obstacle>, Error> {
+    fn entry(&self, host: &HostName, entry: &Entry, at: At<'_>, path: &ConfigPath) -> Result<Done, Error> {
+        let local = at.local.endpoint();
+        let wanted = match render(host, entry, &at.plan.authority, local, path.as_str()) {
+            Ok(wanted) => wanted,
+            Err(Refusal::NoEndpoint(_)) => {
+                self.host(host, None)?;
+                return Ok(Done::Not(no_endpoint(host, at.local)));
+            }
+            Err(refusal) => return Ok(Done::Not(refused(host.as_str(), &refusal))),
+        };
+        if let Some(message) = self.elsewhere(host, entry.owner.kind)? {
+            self.host(host, None)?;
+            return Ok(Done::Not(conflict(host, &message)));
+        }
+        let (written, obstacle) = self.host(host, Some(&wanted))?;
+        Ok(match obstacle {
+            None => Done::Stands { written },
+            Some(obstacle) => {
+                Done::Not(conflict(host, &obstruction(self.disk, &self.folder.join(host.as_str()), obstacle)))
+            }
+        })
+    }
+
+    fn host(&self, host: &HostName, wanted: Option<&Wanted>) -> Result<(bool, Option<Obstacle>), Error> {
         self.at(&self.folder.join(host.as_str()), wanted)
     }
 
-    fn at(&self, place: &Path, wanted: Option<&HostFiles>) -> Result<Option<Obstacle>, Error> {
+    /// Whether a file was written, and what stands in the way.
+    pub(super) fn at(&self, place: &Path, wanted: Option<&Wanted>) -> Result<(bool, Option<Obstacle>), Error> {
         let decision = decide(wanted, &self.disk.look(place)?);
         for change in &decision.changes {
             self.disk.carry_out(place, change)?;
             (self.count)(change.kind());
         }
-        Ok(decision.obstacle)
+        let written = decision.changes.iter().any(|change| matches!(change, Change::Write(..)));
+        Ok((written, decision.obstacle))
     }
 
-    fn conflict(&self, host: &HostName, obstacle: Obstacle) -> HostException {
-        let place = self.folder.join(host.as_str());
-        let (path, what) = match obstacle {
-            Obstacle::Folder => (place, "is no folder"),
-            Obstacle::File(file) => (place.join(file.name()), "was not written by Wharf"),
+    /// What of the user's, at another place, decides how the node pulls from a host.
+    fn elsewhere(&self, host: &HostName, kind: OwnerKind) -> Result<Option<String>, Error> {
+        let name = host.as_str();
+        if let Some(shadow) = host.shadow().map(|shadow| self.folder.join(shadow))
+            && self.disk.look(&shadow)? != Found::Nothing
+        {
+            let path = self.disk.on_node(&shadow);
+            return Ok(Some(format!(
+                "containerd reads {path}, which Wharf did not make, before the folder {name}; remove it"
+            )));
+        }
+        // A Registry's host is served by nobody else. Of other hosts, pulls may work by this folder alone.
+        if kind == OwnerKind::Registry {
+            return Ok(None);
+        }
+        let default = self.folder.join(DEFAULT_FOLDER);
+        let is_used = match self.disk.look(&default)? {
+            Found::Nothing => false,
+            Found::NotAFolder => true,
+            Found::Folder(folder) => folder.certificates || folder.files.contains_key(&File::Hosts),
         };
-        let (host, path) = (host.as_str(), self.disk.on_node(&path));
-        let message = format!("{host} has no entry: {path} {what} and is left alone; remove it to let Wharf write");
-        HostException { host: host.to_owned(), reason: reason::CONFLICT.to_owned(), message }
+        let path = self.disk.on_node(&default);
+        Ok(is_used.then(|| {
+            format!(
+                "{path} decides how this node pulls from hosts without a folder of their own, and a folder for {name} would \
+                 take that away; remove it"
+            )
+        }))
     }
 }
 
-/// The folder of a config path, without leftovers of ours on the way to it. It is made if it is needed and missing.
-fn prepare(disk: &Disk, path: &ConfigPath, needed: bool, count: &dyn Fn(&'static str)) -> Result<PathBuf, Unable> {
+/// What stands in the way at a place.
+pub(super) fn obstruction(disk: &Disk, place: &Path, obstacle: Obstacle) -> String {
+    let (path, what) = match obstacle {
+        Obstacle::Folder => (place.to_owned(), "is no folder"),
+        Obstacle::File(file) => (place.join(file.name()), "was not written by Wharf"),
+        Obstacle::Certificates => (place.to_owned(), "holds certificates by which containerd knows this registry"),
+    };
+    format!("{} {what} and is left alone; remove it", disk.on_node(&path))
+}
+
+/// The folder these levels below the root, without leftovers of ours on the way to it. It is made if it is needed and missing.
+pub(super) fn prepare<'a>(
+    disk: &Disk,
+    levels: impl IntoIterator<Item = &'a str>,
+    needed: bool,
+    count: &dyn Fn(&'static str),
+) -> Result<PathBuf, Unable> {
     let mut folder = disk.root().to_owned();
     sweep(disk, &folder, count);
-    for level in path.levels() {
+    for level in levels {
         folder.push(level);
         match disk.look(&folder).map_err(|error| unusable(&error))? {
             Found::NotAFolder => {
@@ -209,7 +310,7 @@ fn unwanted(disk: &Disk, folder: &Path, plan: &Plan) -> Result<Vec<HostName>, Un
         .collect())
 }
 
-fn unusable(error: &Error) -> Unable {
+pub(super) fn unusable(error: &Error) -> Unable {
     Unable::new(reason::WRITE_FAILED, error.to_string())
 }
 
@@ -221,6 +322,19 @@ fn failed(host: &HostName, error: &Error) -> HostException {
     }
 }
 
-fn refused(host: &str, refusal: &Refusal) -> HostException {
+pub(super) fn conflict(host: &HostName, what: &str) -> HostException {
+    let host = host.as_str();
+    let message = format!("{host} has no entry: {what} to let Wharf write");
+    HostException { host: host.to_owned(), reason: reason::CONFLICT.to_owned(), message }
+}
+
+pub(super) fn no_endpoint(host: &HostName, local: &Local) -> HostException {
+    let host = host.as_str().to_owned();
+    let (reason, why) = local.finding();
+    let message = format!("{host} has no entry, and images come from the registry itself: {why}");
+    HostException { host, reason: reason.to_owned(), message }
+}
+
+pub(super) fn refused(host: &str, refusal: &Refusal) -> HostException {
     HostException { host: host.to_owned(), reason: reason::WRITE_FAILED.to_owned(), message: refusal.to_string() }
 }

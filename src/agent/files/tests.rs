@@ -1,6 +1,8 @@
 //! Each row of the module's table, on a real file system.
 
+mod containers;
 mod decision;
+mod mirrors;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::disk::Disk;
 use super::*;
-use crate::agent::runtime::ConfigPath;
+use crate::agent::local::{Local, LocalEndpoint};
+use crate::agent::runtime::{ConfigPath, ROOT, Unable};
 use crate::api::reason;
 use crate::plan::{Entry, Owner, Plan};
 
@@ -42,15 +45,20 @@ impl Node {
     }
 
     fn disk(&self) -> Disk {
-        Disk::new(self.root.path().to_owned())
+        Disk::new(self.root.path().to_owned(), ROOT)
     }
 
-    fn apply_at(&self, paths: &[&str], plan: &Plan) -> Result<(Outcome, usize), crate::agent::runtime::Unable> {
+    fn apply_with(&self, paths: &[&str], plan: &Plan, local: &Local) -> Result<(Outcome, usize), Unable> {
         let paths: Vec<ConfigPath> = paths.iter().map(|path| ConfigPath::parse(path).unwrap()).collect();
         let changes = std::cell::Cell::new(0);
         let count = |_: &'static str| changes.set(changes.get() + 1);
-        let outcome = apply(&self.disk(), &paths, plan, &CancellationToken::new(), &count)?;
+        let at = At { disk: &self.disk(), paths: &paths, plan, local };
+        let outcome = apply(at, &CancellationToken::new(), &count)?;
         Ok((outcome, changes.get()))
+    }
+
+    fn apply_at(&self, paths: &[&str], plan: &Plan) -> Result<(Outcome, usize), Unable> {
+        self.apply_with(paths, plan, &serving())
     }
 
     fn apply(&self, plan: &Plan) -> Outcome {
@@ -83,11 +91,20 @@ impl Node {
     }
 }
 
+fn serving() -> Local {
+    Local::Serving(LocalEndpoint { url: "https://127.0.0.1:17443".into(), certificate: Some("NODE".into()) })
+}
+
+fn names(hosts: &[&str]) -> BTreeSet<String> {
+    hosts.iter().map(|host| (*host).to_owned()).collect()
+}
+
 fn plan(hosts: &[&str]) -> Plan {
     let entry = |host: &str| Entry {
-        server: "https://10.96.12.34".into(),
+        backends: vec!["https://10.96.12.34".into()],
+        nodes: None,
         owner: Owner {
-            kind: "Registry".into(),
+            kind: crate::plan::OwnerKind::Registry,
             namespace: "platform".into(),
             name: "team".into(),
             uid: format!("uid-{}", host.len()),
@@ -109,7 +126,8 @@ fn entries_are_made_updated_and_removed_and_then_nothing_more_happens() {
     let both = plan(&[HOST, "a.b.svc"]);
     let certs = ["/etc/containerd/certs.d"];
     let (outcome, _) = node.apply_at(&certs, &both).unwrap();
-    assert_eq!(outcome, Outcome { written: 2, exceptions: vec![], retry: false });
+    let both_names = names(&[HOST, "a.b.svc"]);
+    assert_eq!(outcome, Outcome { standing: both_names.clone(), changed: both_names, ..Outcome::default() });
     let text = node.read(&format!("{PLACE}/hosts.toml")).unwrap();
     assert!(text.contains("ca = \"/etc/containerd/certs.d/team.platform.svc/wharf-ca.crt\""), "{text}");
     assert!(node.read(&format!("{PLACE}/wharf-ca.crt")).unwrap().ends_with("\nPEM\n"));
@@ -118,8 +136,9 @@ fn entries_are_made_updated_and_removed_and_then_nothing_more_happens() {
     assert_eq!(node.apply_at(&certs, &both).unwrap().1, 0);
 
     let mut changed = both.clone();
-    changed.hosts.get_mut(HOST).unwrap().server = "https://10.96.0.9".into();
-    assert_eq!(node.apply_at(&certs, &changed).unwrap().1, 1);
+    changed.hosts.get_mut(HOST).unwrap().backends = vec!["https://10.96.0.9".into()];
+    let (outcome, count) = node.apply_at(&certs, &changed).unwrap();
+    assert_eq!((outcome.changed, count), (names(&[HOST]), 1));
     assert!(node.read(&format!("{PLACE}/hosts.toml")).unwrap().contains("10.96.0.9"));
 
     node.apply(&plan(&["a.b.svc"]));
@@ -191,12 +210,11 @@ fn row_after_a_crash_at_any_step_the_next_pass_and_restore_end_well() {
     let before = node.snapshot();
     node.apply(&plan(&[HOST]));
     let wanted = node.snapshot();
-    let texts = HostFiles {
-        hosts: node.read(&format!("{PLACE}/hosts.toml")).unwrap(),
-        authority: node.read(&format!("{PLACE}/wharf-ca.crt")),
-    };
+    let text = |file: File| (file, node.read(&format!("{PLACE}/{}", file.name())).unwrap());
+    let texts = [File::Authority, File::NodeCertificate, File::Hosts].map(text).into();
+    let texts = Wanted { texts, falls_back: false };
     for (from, target) in [(&before, Some(&texts)), (&wanted, None)] {
-        for steps in 0..=3 {
+        for steps in 0..=4 {
             for again in [true, false] {
                 let node = Node::new();
                 if from == &wanted {
@@ -206,11 +224,12 @@ fn row_after_a_crash_at_any_step_the_next_pass_and_restore_end_well() {
                 }
                 let place = node.root.path().join(PLACE);
                 let decision = decide(target, &node.disk().look(&place).unwrap());
-                assert_eq!(decision.changes.len(), 3);
+                assert_eq!(decision.changes.len(), 4);
                 for change in decision.changes.iter().take(steps) {
                     node.disk().carry_out(&place, change).unwrap();
                     let named = node.read(&format!("{PLACE}/hosts.toml")).is_some();
-                    assert!(!named || node.read(&format!("{PLACE}/wharf-ca.crt")).is_some(), "a ca that is missing");
+                    let there = |file: &str| node.read(&format!("{PLACE}/{file}")).is_some();
+                    assert!(!named || (there("wharf-ca.crt") && there("wharf-node.crt")), "a ca that is missing");
                 }
                 if again {
                     node.apply(&plan(&[HOST]));
@@ -236,12 +255,14 @@ fn row_a_users_file_in_our_folder_keeps_the_folder() {
 
 #[test]
 fn row_a_users_files_are_a_conflict_and_stay() {
-    for (file, other) in [("hosts.toml", "wharf-ca.crt"), ("wharf-ca.crt", "hosts.toml")] {
+    let files = ["hosts.toml", "wharf-ca.crt", "wharf-node.crt"];
+    for (number, file) in files.iter().enumerate() {
+        let other = files[(number + 1) % files.len()];
         let node = Node::new();
         node.put(&format!("{PLACE}/{file}"), "mine\n# wharf.dev: not the first line\n");
         let before = node.snapshot();
         let outcome = node.apply(&plan(&[HOST]));
-        assert_eq!(outcome.written, 0);
+        assert_eq!(outcome.standing.len(), 0);
         assert_eq!(reasons(&outcome), [(HOST, reason::CONFLICT)]);
         assert!(!outcome.retry);
         let message = &outcome.exceptions[0].message;
@@ -250,7 +271,7 @@ fn row_a_users_files_are_a_conflict_and_stay() {
         assert_eq!(node.read(&format!("{PLACE}/{other}")), None);
         assert_eq!(node.snapshot(), before);
         fs::remove_file(node.root.path().join(PLACE).join(file)).unwrap();
-        assert_eq!(node.apply(&plan(&[HOST])).written, 1);
+        assert_eq!(node.apply(&plan(&[HOST])).standing, names(&[HOST]));
     }
 }
 
@@ -275,7 +296,7 @@ fn row_links_are_not_followed() {
     node.put("certs.d/file.b.svc", "a file");
     let outcome = node.apply(&plan(&[HOST, "file.b.svc", "good.b.svc"]));
     assert_eq!(reasons(&outcome), [("file.b.svc", reason::CONFLICT), (HOST, reason::CONFLICT)]);
-    assert_eq!(outcome.written, 1);
+    assert_eq!(outcome.standing.len(), 1);
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 
     // Neither on the way to the config path, nor for a file, nor when restoring.
@@ -303,12 +324,12 @@ fn one_host_that_fails_does_not_stop_the_others() {
     let longest = [vec!["a".repeat(63); 3].join("."), "b".repeat(61)].join(".");
     assert_eq!(longest.len(), 253);
     let mut plan = plan(&["../etc", "UPPER.b.svc", "bad.b.svc", HOST, longest.as_str()]);
-    plan.hosts.get_mut("bad.b.svc").unwrap().server = "nonsense".into();
+    plan.hosts.get_mut("bad.b.svc").unwrap().backends = vec!["nonsense".into()];
     // A leftover that cannot be removed, because there is something of somebody's in it.
     node.put("certs.d/stuck.b.svc/.wharf-x.tmp/thing", "");
     plan.hosts.insert("stuck.b.svc".into(), plan.hosts[HOST].clone());
     let outcome = node.apply(&plan);
-    assert_eq!(outcome.written, 2, "{outcome:?}");
+    assert_eq!(outcome.standing.len(), 2, "{outcome:?}");
     assert!(outcome.retry);
     let failed = ["../etc", "UPPER.b.svc", "bad.b.svc", "stuck.b.svc"].map(|host| (host, reason::WRITE_FAILED));
     assert_eq!(reasons(&outcome), failed);
@@ -324,7 +345,8 @@ fn a_stopped_pass_and_restore_do_nothing_more() {
     let stop = CancellationToken::new();
     stop.cancel();
     let path = [ConfigPath::parse("/etc/containerd/certs.d").unwrap()];
-    apply(&node.disk(), &path, &plan(&["other.b.svc"]), &stop, &|_| ()).unwrap();
+    let at = At { disk: &node.disk(), paths: &path, plan: &plan(&["other.b.svc"]), local: &serving() };
+    apply(at, &stop, &|_| ()).unwrap();
     restore(&node.disk(), &stop, &|_| ());
     assert_eq!(node.snapshot(), before);
 }

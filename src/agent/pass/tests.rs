@@ -1,6 +1,7 @@
 //! Passes against a few objects and a real folder.
 
 mod faults;
+mod mirrors;
 
 use std::path::Path;
 
@@ -8,16 +9,22 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::agent::fake::Api as Fake;
+use crate::agent::fake::{Api as Fake, Local as FakeEndpoint};
+use crate::agent::files::disk::Disk;
+use crate::agent::local::Local;
+use crate::agent::runtime::ROOT;
 use crate::plan::{Entry, INDEX_KEY, INDEX_NAME, Owner, SHARD_KEY, render};
 
 const HOSTS_FILE: &str = "certs.d/team.platform.svc/hosts.toml";
+const NODE_PATH: &str = "/api/v1/nodes/node-1";
 const RUNTIME_PATH: &str = "/apis/wharf.dev/v1alpha1/noderuntimes/node-1";
 
 struct World {
     fake: Fake,
     root: TempDir,
-    agent: Agent,
+    endpoint: FakeEndpoint,
+    bind: watch::Sender<Option<Bound<FakeEndpoint>>>,
+    agent: Agent<FakeEndpoint>,
 }
 
 impl World {
@@ -25,26 +32,39 @@ impl World {
         let fake = Fake::default();
         let root = tempfile::tempdir().unwrap();
         let node = json!({
-            "metadata": {"name": "node-1"},
+            "metadata": {"name": "node-1", "labels": {"zone": "a"}},
             "status": {"nodeInfo": {
                 "architecture": "", "bootID": "", "containerRuntimeVersion": runtime, "kernelVersion": "",
                 "kubeProxyVersion": "", "kubeletVersion": "", "machineID": "", "operatingSystem": "", "osImage": "",
                 "systemUUID": "",
             }},
         });
-        fake.put("/api/v1/nodes/node-1".into(), node);
+        fake.put(NODE_PATH.into(), node);
         let object = json!({
             "apiVersion": "wharf.dev/v1alpha1", "kind": "NodeRuntime", "metadata": {"name": "node-1"}, "spec": {},
         });
         fake.put(RUNTIME_PATH.into(), object);
-        let agent = new_agent(&fake, root.path());
-        Self { fake, root, agent }
+        let endpoint = FakeEndpoint::default();
+        let serving = Bound { local: Local::Serving(endpoint.describe()), endpoint: Some(endpoint.clone()) };
+        let bind = watch::Sender::new(Some(serving));
+        let agent = new_agent(&fake, root.path(), &bind);
+        Self { fake, root, endpoint, bind, agent }
     }
 
+    /// Another process takes over: nothing is remembered.
+    fn restart(&mut self) {
+        self.endpoint = FakeEndpoint::default();
+        let local = Local::Serving(self.endpoint.describe());
+        self.bind.send_replace(Some(Bound { local, endpoint: Some(self.endpoint.clone()) }));
+        self.agent = new_agent(&self.fake, self.root.path(), &self.bind);
+    }
+
+    /// A plan of Registries, and of Mirrors where a host does not lie in the cluster.
     fn put_plan(&self, revision: i64, hosts: &[&str]) {
-        let owner = Owner { kind: "Registry".into(), namespace: "a".into(), name: "b".into(), uid: "c".into() };
-        let entry = Entry { server: "https://10.0.0.1".into(), owner, since: revision };
-        let hosts = hosts.iter().map(|host| ((*host).to_owned(), entry.clone())).collect();
+        self.put_entries(revision, hosts.iter().map(|host| ((*host).to_owned(), entry(host, revision))).collect());
+    }
+
+    fn put_entries(&self, revision: i64, hosts: BTreeMap<String, Entry>) {
         let (index, documents) = render(&Plan { revision, authority: "PEM".into(), authority_since: 1, hosts });
         let put = |name: &str, key: &str, document: &str| {
             let path = format!("/api/v1/namespaces/wharf-nodes/configmaps/{name}");
@@ -73,16 +93,33 @@ impl World {
     }
 }
 
-fn new_agent(fake: &Fake, root: &Path) -> Agent {
+fn entry(host: &str, since: i64) -> Entry {
+    let (kind, namespace) = if host.rsplit('.').next() == Some("svc") {
+        (OwnerKind::Registry, "a".into())
+    } else {
+        (OwnerKind::Mirror, String::new())
+    };
+    let owner = Owner { kind, namespace, name: "b".into(), uid: "c".into() };
+    Entry { backends: vec!["https://10.0.0.1".into()], owner, nodes: None, since }
+}
+
+fn new_agent(fake: &Fake, root: &Path, bind: &watch::Sender<Option<Bound<FakeEndpoint>>>) -> Agent<FakeEndpoint> {
     let options = Options {
         node_name: "node-1".into(),
         namespace: "wharf-nodes".into(),
         daemon_set: "wharf-agent".into(),
         plan_namespace: "wharf-nodes".into(),
         containerd_root: root.to_owned(),
+        containers_root: None,
+        local_port: 17443,
+        local_plain_http: false,
+        state_folder: root.to_owned(),
+        mirror_token: root.to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
+        worker: true,
     };
-    Agent::new(fake.client(), &options, Disk::new(root.to_owned()), Metrics::default())
+    let disks = Disks { containerd: Disk::new(root.to_owned(), ROOT), containers: None };
+    Agent::new(fake.client(), &options, disks, bind.subscribe(), Probes::default(), Metrics::default())
 }
 
 #[tokio::test]
@@ -114,7 +151,7 @@ async fn what_cannot_be_read_leaves_the_files() {
     world.fake.remove(&index);
     assert_eq!(world.pass().await, Verdict::AtRest);
     assert!(world.written());
-    world.agent = new_agent(&world.fake, world.root.path());
+    world.restart();
     assert!(!world.agent.has_looked());
     assert_eq!(world.pass().await, Verdict::AtRest);
     assert!(world.written() && world.agent.has_looked());
@@ -129,7 +166,7 @@ async fn what_cannot_be_read_leaves_the_files() {
     // The API server is away.
     world.fake.fail(503);
     assert_eq!(world.pass().await, Verdict::Again);
-    world.agent = new_agent(&world.fake, world.root.path());
+    world.restart();
     assert_eq!(world.pass().await, Verdict::Again);
     assert!(world.written() && !world.agent.has_looked());
 }
@@ -145,7 +182,7 @@ async fn files_are_done_also_when_nobody_can_be_told() {
 
 #[tokio::test]
 async fn a_node_that_cannot_be_configured_is_a_condition_and_no_loop() {
-    let mut world = World::new("cri-o://1.33.0");
+    let mut world = World::new("docker://27.0.1");
     world.put_plan(7, &["team.platform.svc"]);
     assert_eq!(world.pass().await, Verdict::AtRest);
     assert_eq!(world.reason(), reason::UNSUPPORTED);

@@ -7,8 +7,9 @@ use crate::plan::{Entry, Owner, render};
 const NAMESPACE: &str = "wharf-nodes";
 
 fn plan(revision: i64, hosts: &[String]) -> Plan {
-    let owner = Owner { kind: "Registry".into(), namespace: "a".into(), name: "b".into(), uid: "c".into() };
-    let entry = Entry { server: format!("https://{revision}"), owner, since: revision };
+    let owner =
+        Owner { kind: crate::plan::OwnerKind::Registry, namespace: "a".into(), name: "b".into(), uid: "c".into() };
+    let entry = Entry { backends: vec![format!("https://{revision}")], owner, nodes: None, since: revision };
     let hosts = hosts.iter().map(|host| (host.clone(), entry.clone())).collect();
     Plan { revision, authority: "PEM".into(), authority_since: 1, hosts }
 }
@@ -98,9 +99,9 @@ async fn whatever_is_wrong_gives_no_plan() {
     fake.put(shard, good);
     assert!(source(&fake).read().await.is_ok());
 
-    put_index(&fake, "{\"version\": 2, \"else\": true}");
-    assert!(matches!(source(&fake).read().await, Err(Error::Version(2))));
-    put_index(&fake, "{\"version\": 1}");
+    put_index(&fake, "{\"version\": 9, \"else\": true}");
+    assert!(matches!(source(&fake).read().await, Err(Error::Version(9))));
+    put_index(&fake, "{\"version\": 2}");
     assert!(matches!(source(&fake).read().await, Err(Error::Malformed { .. })));
     fake.put(path(INDEX_NAME), json!({"metadata": {"name": INDEX_NAME}}));
     let error = source(&fake).read().await.unwrap_err().to_string();

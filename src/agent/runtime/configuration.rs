@@ -65,7 +65,7 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
-    fn new(path: &str, why: impl Into<String>) -> Self {
+    pub(super) fn new(path: &str, why: impl Into<String>) -> Self {
         Self { path: path.to_owned(), why: why.into() }
     }
 }
@@ -121,11 +121,23 @@ fn read_file(root: &Path, path: &str) -> Result<Option<String>, Unreadable> {
             Err(error) => return Err(fail(error)),
         }
     }
-    if !place.is_file() {
-        return Err(Unreadable::new(path, "it is not a file"));
+    read_text(&place, path)
+}
+
+/// The text of the file at `place`, which is `path` on the node, if it exists.
+pub(super) fn read_text(place: &Path, path: &str) -> Result<Option<String>, Unreadable> {
+    let fail = |error: std::io::Error| Unreadable::new(path, error.to_string());
+    match place.symlink_metadata() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fail(error)),
+        Ok(metadata) if metadata.is_symlink() => {
+            return Err(Unreadable::new(path, "it is a symbolic link, and Wharf follows none"));
+        }
+        Ok(metadata) if !metadata.is_file() => return Err(Unreadable::new(path, "it is not a file")),
+        Ok(_) => {}
     }
     let mut text = String::new();
-    let file = std::fs::File::open(&place).map_err(fail)?;
+    let file = std::fs::File::open(place).map_err(fail)?;
     file.take(LARGEST_FILE + 1).read_to_string(&mut text).map_err(fail)?;
     if text.len() as u64 > LARGEST_FILE {
         return Err(Unreadable::new(path, format!("it is larger than {LARGEST_FILE} bytes")));

@@ -3,12 +3,18 @@
 
 pub mod configuration;
 mod containerd;
+pub mod containers;
+mod platform;
 
 use crate::api::reason;
 use configuration::{Configuration, Unreadable};
+pub use platform::Platform;
 
 /// The folder of the node that the agent sees. What lies elsewhere cannot be written.
 pub const ROOT: &str = "/etc/containerd";
+
+/// Where the certificate of the node's own endpoint lies on the node. Readers of certificates pass over the key in it.
+pub const NODE_CERTIFICATE: &str = "/var/lib/wharf/endpoint.pem";
 
 /// A folder on the node, below [`ROOT`], that holds one folder a registry host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,29 +63,46 @@ impl Unable {
     }
 }
 
-/// The folders into which entries are written, for a runtime as the kubelet reports it (`containerd://2.3.4`) and the
-/// runtime's configuration. The first is the one to show; there is a second one where containerd misreads a list.
+/// What the kubelet reports of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// The container runtime and its version: `containerd://2.3.4`.
+    pub runtime: String,
+    /// The operating system: `Ubuntu 24.04.3 LTS`.
+    pub os_image: String,
+}
+
+/// How a node's container runtime is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// By one folder a host in these folders. The first is the one to show; there is a second one where containerd misreads
+    /// a list.
+    Containerd(Vec<ConfigPath>),
+    /// By the files of [`containers`].
+    CriO,
+    /// By the platform, in its own way.
+    Platform(Platform),
+}
+
+/// How the runtime of a node is configured, by what the kubelet reports and containerd's configuration.
 ///
 /// # Errors
 /// When entries would have no effect, with what to do about it.
-pub fn detect(runtime: &str, configuration: &Result<Configuration, Unreadable>) -> Result<Vec<ConfigPath>, Unable> {
+pub fn detect(info: &NodeInfo, configuration: &Result<Configuration, Unreadable>) -> Result<Runtime, Unable> {
     let unsupported = |message: String| Err(Unable::new(reason::UNSUPPORTED, message));
+    let runtime = info.runtime.as_str();
     let Some((name, version)) = runtime.split_once("://") else {
         return unsupported(format!(
             "the kubelet reports the container runtime {runtime:?}, which Wharf does not know"
         ));
     };
-    if name != "containerd" {
-        return unsupported(format!("the container runtime is {name}; Wharf configures containerd only"));
+    match name {
+        "containerd" => {}
+        "cri-o" => return Ok(Runtime::CriO),
+        _ => return unsupported(format!("the container runtime is {name}; Wharf configures containerd and CRI-O")),
     }
-    for (mark, advice) in [
-        ("k3s", "configure the registry in /etc/rancher/k3s/registries.yaml and restart k3s"),
-        ("rke2", "configure the registry in /etc/rancher/rke2/registries.yaml and restart RKE2"),
-        ("bottlerocket", "configure the registry by settings.container-registry"),
-    ] {
-        if version.contains(mark) {
-            return unsupported(format!("containerd {version} does not read {ROOT}: {advice}"));
-        }
+    if let Some(platform) = Platform::of(version, &info.os_image) {
+        return Ok(Runtime::Platform(platform));
     }
     match (containerd::Version::parse(version), configuration) {
         (None, _) => unsupported(format!("the version of containerd, {version:?}, is not understood")),
@@ -88,7 +111,7 @@ pub fn detect(runtime: &str, configuration: &Result<Configuration, Unreadable>) 
             containerd::OLDEST
         )),
         (Some(_), Err(unreadable)) => Err(Unable::new(reason::CONFIGURATION_UNREADABLE, unreadable.to_string())),
-        (Some(version), Ok(configuration)) => containerd::config_paths(version, configuration),
+        (Some(version), Ok(configuration)) => containerd::config_paths(version, configuration).map(Runtime::Containerd),
     }
 }
 
@@ -115,28 +138,43 @@ mod tests {
         }
     }
 
+    fn info(runtime: &str) -> NodeInfo {
+        NodeInfo { runtime: runtime.into(), ..NodeInfo::default() }
+    }
+
     #[test]
     fn runtimes_that_are_not_supported_say_so() {
         let none = Ok(Configuration::default());
         for (runtime, part) in [
-            ("cri-o://1.31.0", "cri-o"),
             ("docker://27.0.1", "docker"),
             ("", "does not know"),
-            ("containerd://2.1.4-k3s1", "registries.yaml"),
-            ("containerd://1.7.27+bottlerocket", "settings.container-registry"),
             ("containerd://Unknown", "not understood"),
             ("containerd://1.5.18", "older than 1.6"),
         ] {
-            let unable = detect(runtime, &none).unwrap_err();
+            let unable = detect(&info(runtime), &none).unwrap_err();
             assert_eq!(unable.reason, reason::UNSUPPORTED, "{runtime}");
             assert!(unable.message.contains(part), "{runtime}: {}", unable.message);
         }
     }
 
     #[test]
+    fn runtimes_that_are_configured_in_their_own_way() {
+        let none = Ok(Configuration::default());
+        for (runtime, expected) in [
+            ("cri-o://1.33.0", Runtime::CriO),
+            ("containerd://2.1.4-k3s1", Runtime::Platform(Platform::K3s)),
+            ("containerd://1.7.27+bottlerocket", Runtime::Platform(Platform::Bottlerocket)),
+        ] {
+            assert_eq!(detect(&info(runtime), &none), Ok(expected), "{runtime}");
+        }
+        let talos = NodeInfo { runtime: "containerd://2.1.4".into(), os_image: "Talos (v1.11.0)".into() };
+        assert_eq!(detect(&talos, &none), Ok(Runtime::Platform(Platform::Talos)));
+    }
+
+    #[test]
     fn an_unreadable_configuration_is_a_reason_of_its_own() {
         let unreadable = Unreadable { path: "/etc/containerd/config.toml".into(), why: "permission denied".into() };
-        let unable = detect("containerd://2.3.4", &Err(unreadable)).unwrap_err();
+        let unable = detect(&info("containerd://2.3.4"), &Err(unreadable)).unwrap_err();
         assert_eq!(unable.reason, reason::CONFIGURATION_UNREADABLE);
         assert_eq!(unable.message, "/etc/containerd/config.toml cannot be used: permission denied");
     }

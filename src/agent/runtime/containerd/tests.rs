@@ -1,5 +1,5 @@
 use super::super::configuration::File;
-use super::super::detect;
+use super::super::{NodeInfo, Runtime, Unable, detect};
 use super::*;
 
 const CERTS: &str = "/etc/containerd/certs.d";
@@ -11,10 +11,16 @@ fn configuration(files: &[&str]) -> Configuration {
     Configuration { files: files.collect(), unseen: Vec::new() }
 }
 
+fn detected(runtime: &str, configuration: Configuration) -> Result<Vec<String>, Unable> {
+    let info = NodeInfo { runtime: format!("containerd://{runtime}"), ..NodeInfo::default() };
+    match detect(&info, &Ok(configuration))? {
+        Runtime::Containerd(paths) => Ok(paths.iter().map(|path| path.as_str().to_owned()).collect()),
+        other => panic!("{other:?}"),
+    }
+}
+
 fn paths(runtime: &str, files: &[&str]) -> Result<Vec<String>, &'static str> {
-    detect(&format!("containerd://{runtime}"), &Ok(configuration(files)))
-        .map(|paths| paths.iter().map(|path| path.as_str().to_owned()).collect())
-        .map_err(|unable| unable.reason)
+    detected(runtime, configuration(files)).map_err(|unable| unable.reason)
 }
 
 fn file(version: u32, table: &str, registry: &str) -> String {
@@ -102,9 +108,7 @@ fn imported_files_override_as_in_their_version() {
 
 #[test]
 fn what_to_write_is_said_in_the_words_of_the_configuration() {
-    let message = |runtime: &str, files: &[&str]| {
-        detect(&format!("containerd://{runtime}"), &Ok(configuration(files))).unwrap_err().message
-    };
+    let message = |runtime: &str, files: &[&str]| detected(runtime, configuration(files)).unwrap_err().message;
     let cases: [(&str, &[&str], &str); 5] = [
         ("1.7.27", &[], "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]"),
         ("2.1.0", &[], "version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]"),
@@ -126,6 +130,6 @@ fn what_to_write_is_said_in_the_words_of_the_configuration() {
 fn imports_that_cannot_be_seen_are_named_when_they_may_matter() {
     let mut unseen = configuration(&["version = 3"]);
     unseen.unseen.push("/run/containerd/*.toml".into());
-    let message = detect("containerd://2.1.0", &Ok(unseen)).unwrap_err().message;
+    let message = detected("2.1.0", unseen).unwrap_err().message;
     assert!(message.ends_with("not seen: /run/containerd/*.toml."), "{message}");
 }
