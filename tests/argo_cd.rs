@@ -26,7 +26,9 @@ fn health(registry: &Value) -> String {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
     let settings = std::fs::read_to_string(checkout.join("docs/gitops/argocd-cm.yaml")).unwrap();
     let settings: Value = serde_saphyr::from_str(&settings).unwrap();
-    let check = settings["data"]["resource.customizations.health.wharf.dev_Registry"].as_str().unwrap();
+    let of = |kind: &str| &settings["data"][format!("resource.customizations.health.wharf.dev_{kind}")];
+    assert_eq!(of("Mirror"), of("Registry"), "their conditions mean the same");
+    let check = of("Registry").as_str().unwrap();
     let program = format!(
         "obj = {}\nlocal function check()\n{check}\nend\nlocal found = check()\nprint(found.status .. \": \" .. found.message)\n",
         lua(registry)

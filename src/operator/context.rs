@@ -13,7 +13,10 @@ use super::authority::Authority;
 use super::backoff::Backoff;
 use super::ca_bundle::Refusals;
 use super::front::Fronts;
+use super::images::Images;
 use super::metrics::Metrics;
+use super::mirror::deletion::Departures;
+use super::mirror::reports::MirrorReports;
 use super::settings::Settings;
 use super::view::View;
 use super::volume::Volumes;
@@ -49,6 +52,14 @@ pub struct Context {
     pub fronts: Fronts,
     /// Where config maps with the certificates were refused.
     pub ca_refusals: Refusals,
+    /// The engine that writes children of Mirrors.
+    pub mirror_applier: Applier,
+    /// What the pods of Mirrors tell.
+    pub mirror_reports: MirrorReports,
+    /// What the nodes have to confirm before Mirrors go.
+    pub departures: Departures,
+    /// What images pods run.
+    pub images: Images,
     /// The clock.
     pub clock: fn() -> Timestamp,
 }

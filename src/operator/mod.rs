@@ -4,6 +4,7 @@
 
 pub mod apis;
 pub mod apply;
+mod ask;
 pub mod authority;
 pub mod backoff;
 pub mod ca_bundle;
@@ -11,10 +12,14 @@ pub mod call;
 pub mod certificate;
 pub mod context;
 pub mod controllers;
+pub mod finalizer;
+pub mod found;
 pub mod front;
 pub mod gateway_api;
+pub mod images;
 pub mod limits;
 pub mod metrics;
+pub mod mirror;
 pub mod node_plan;
 pub mod node_runtimes;
 mod pending;
@@ -22,6 +27,7 @@ pub mod pull_secret;
 pub mod registry;
 pub mod rivals;
 pub mod settings;
+pub mod statuses;
 pub mod view;
 pub mod volume;
 
@@ -29,6 +35,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use k8s_controller::LeaderElection;
 use kube::api::{Api, ListParams};
 use kube::{Client, Config};
@@ -40,7 +47,7 @@ use self::controllers::Controllers;
 use self::limits::{HostPattern, Limits};
 use self::metrics::Metrics;
 use self::settings::Settings;
-use crate::api::{NodeRuntime, Registry};
+use crate::api::{Mirror, NodeRuntime, Registry};
 use crate::telemetry::{Health, MetricsRegistry, server, shutdown_on_signal};
 
 /// The name of the lease that the leader holds.
@@ -85,6 +92,16 @@ pub struct Options {
     /// How many Registries a namespace may hold; 0 for any number.
     #[arg(long, default_value_t = 0)]
     pub registries_per_namespace: u32,
+    /// The service account of the pods of Mirrors, in the operator's namespace.
+    #[arg(long, default_value = "wharf-mirror")]
+    pub mirror_service_account: String,
+    /// The service account of the agents, in the operator's namespace: Mirrors answer only those who prove to be it.
+    #[arg(long, default_value = "wharf-agent")]
+    pub agent_service_account: String,
+    /// A range of addresses that no registry may redirect a Mirror to, such as that of the cluster's Services, 10.96.0.0/12,
+    /// besides those that are private everywhere; may be repeated.
+    #[arg(long = "closed-range")]
+    pub closed_ranges: Vec<IpNet>,
     /// Address of the operational endpoint: /healthz, /readyz, /metrics.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
@@ -183,6 +200,9 @@ async fn lead(
             allowed_hosts: options.allowed_hosts.clone(),
             registries_per_namespace: options.registries_per_namespace,
         },
+        mirror_service_account: options.mirror_service_account.clone(),
+        agent_service_account: options.agent_service_account.clone(),
+        closed_ranges: options.closed_ranges.clone(),
     };
     let leads = AtomicBool::new(false);
     let leading = election.with_lease(async {
@@ -222,12 +242,14 @@ async fn lead(
 async fn wait_for_definitions(client: &Client) {
     let one = ListParams::default().limit(1);
     let (registries, nodes) = (Api::<Registry>::all(client.clone()), Api::<NodeRuntime>::all(client.clone()));
+    let mirrors = Api::<Mirror>::all(client.clone());
     loop {
-        let both = async {
+        let all = async {
             registries.list_metadata(&one).await?;
+            mirrors.list_metadata(&one).await?;
             nodes.list_metadata(&one).await
         };
-        match timeout(CALL_TIMEOUT, both).await {
+        match timeout(CALL_TIMEOUT, all).await {
             Ok(Ok(_)) => return,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "cannot list Wharf's resources yet; install the chart wharf-crds, or check the API server");

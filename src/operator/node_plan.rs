@@ -1,12 +1,15 @@
-//! Writes the node plan: for each Registry whose Service has an address, an entry for each of its names.
+//! Writes the node plan: for each Registry whose Service has an address, an entry for each of its names, and for each Mirror
+//! whose replicas have addresses, one for each of its hosts.
 //! It must never write a plan before the caches have been filled: an empty plan takes every entry off every node. Nor does
-//! it take an entry out because of what a cache no longer shows: the Registry is asked for first.
+//! it take an entry out because of what a cache no longer shows: the owner is asked for first.
+
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ObjectMeta};
 use kube::{Client, ResourceExt};
 use tokio::sync::watch;
@@ -16,11 +19,10 @@ use super::authority::Authority;
 use super::call::{CallError, Target, read};
 use super::limits::Limits;
 use super::metrics::Metrics;
-use super::registry::names::Names;
-use super::registry::precedence::Precedence;
 use super::view::{View, cached};
-use crate::api::{Registry, labels};
-use crate::plan::{self, INDEX_KEY, INDEX_NAME, Index, Owner, Plan, SHARD_KEY, Shard, Wanted};
+use crate::api::{Mirror, Registry, labels};
+use crate::plan::{self, Entry, INDEX_KEY, INDEX_NAME, Index, Owner, OwnerKind, Plan, SHARD_KEY, Shard, Wanted};
+use wanted::{Asked, Sources};
 
 /// Marks the plan's config maps among all that Wharf made.
 const NAME_LABEL: &str = "node-plan";
@@ -37,6 +39,8 @@ pub struct Planner {
     pub metrics: Metrics,
     /// The namespace of the plan.
     pub namespace: String,
+    /// The operator's own namespace, in which Mirrors are.
+    pub own_namespace: String,
     /// What Registries may have.
     pub limits: Limits,
     /// The authority, as last read.
@@ -46,15 +50,14 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// Brings the plan in the cluster to what the Registries ask for. Returns whether all of it stands.
+    /// Brings the plan in the cluster to what Registries and Mirrors ask for. Returns whether all of it stands.
     ///
     /// # Errors
     /// The first request that failed.
     pub async fn pass(&self, now: Timestamp) -> Result<(), CallError> {
         let known = self.plan.borrow().clone();
         let previous = if known.revision > 0 { known } else { Arc::new(self.stored().await?) };
-        let mut wanted = wanted(&self.view, &self.limits);
-        self.keep_living(&previous, &mut wanted).await?;
+        let wanted = self.keep_living(&previous, self.asked()).await?;
         let bundle = self.authority.borrow().bundle();
         let next = plan::next(&previous, &bundle, wanted, now.as_second());
         let (index, shards) = plan::render(&next);
@@ -76,27 +79,50 @@ impl Planner {
         deletion.failures.into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Keeps the entries of Registries that the caches do not show, or not as they should be, and that are there all the
-    /// same: a cache may be behind, a Registry may be unreadable for this version, a Service may be about to be made again.
-    async fn keep_living(&self, previous: &Plan, wanted: &mut BTreeMap<String, Wanted>) -> Result<(), CallError> {
+    fn asked(&self) -> Asked {
+        let live = self.view.live();
+        let registries: Vec<&Registry> = live.iter().collect();
+        Asked::of(Sources {
+            registries: &registries,
+            mirrors: &self.view.live_mirrors(),
+            services: &|namespace, name| cached(&self.view.services, namespace, name),
+            limits: &self.limits,
+            namespace: &self.own_namespace,
+        })
+    }
+
+    /// What is asked for, and the entries whose owners the caches do not show, or not as they should be, and that are there
+    /// all the same.
+    async fn keep_living(&self, previous: &Plan, asked: Asked) -> Result<BTreeMap<String, Wanted>, CallError> {
+        let mirrors = self.view.live_mirrors();
+        let is_shown = |uid: &str| mirrors.iter().any(|mirror| mirror.metadata.uid.as_deref() == Some(uid));
+        let mut kept = BTreeMap::new();
         for (host, entry) in &previous.hosts {
-            let owner = &entry.owner;
-            // Further names come and go with the spec; the address stays as long as its Registry.
-            let is_address = Names::new(&owner.namespace, &owner.name).address() == *host;
-            if is_address && !wanted.contains_key(host) && self.is_alive(owner).await? {
-                wanted.insert(host.clone(), Wanted { server: entry.server.clone(), owner: owner.clone() });
+            if asked.may_stay(host, entry, is_shown) && self.is_alive(&entry.owner).await? {
+                let Entry { backends, owner, nodes, .. } = entry.clone();
+                kept.insert(host.clone(), Wanted { backends, owner, nodes });
             }
         }
-        Ok(())
+        kept.extend(asked.entries);
+        Ok(kept)
     }
 
     async fn is_alive(&self, owner: &Owner) -> Result<bool, CallError> {
-        let api = Api::<Registry>::namespaced(self.client.clone(), &owner.namespace);
-        let target = Target::new("Registry", &owner.namespace, &owner.name);
-        let found = read(&self.metrics, target, api.get_metadata(&owner.name)).await?;
-        Ok(found.is_some_and(|found| {
-            found.metadata.uid.as_ref() == Some(&owner.uid) && found.metadata.deletion_timestamp.is_none()
-        }))
+        let metadata = match owner.kind {
+            OwnerKind::Registry => {
+                let api = Api::<Registry>::namespaced(self.client.clone(), &owner.namespace);
+                let target = Target::new("Registry", &owner.namespace, &owner.name);
+                let found = read(&self.metrics, target, api.get_metadata(&owner.name)).await?;
+                found.map(|found| found.metadata)
+            }
+            OwnerKind::Mirror => {
+                let api = Api::<Mirror>::all(self.client.clone());
+                let found =
+                    read(&self.metrics, Target::new("Mirror", "", &owner.name), api.get_metadata(&owner.name)).await?;
+                found.map(|found| found.metadata)
+            }
+        };
+        Ok(metadata.is_some_and(|found| found.uid.as_ref() == Some(&owner.uid) && found.deletion_timestamp.is_none()))
     }
 
     /// The plan as it stands in the cluster. What cannot be read counts as changed, so it is written anew.
@@ -167,48 +193,5 @@ impl Planner {
             }
         }
         stale
-    }
-}
-
-/// The entries that the Registries ask for.
-fn wanted(view: &View, limits: &Limits) -> BTreeMap<String, Wanted> {
-    let live = view.live();
-    let precedence = Precedence::of(live.iter(), limits);
-    let (mut further, mut addresses) = (BTreeMap::new(), BTreeMap::new());
-    for registry in live.iter() {
-        if let Some((address, entry)) = entry(registry, view) {
-            further.extend(precedence.hosts(registry).granted.into_iter().map(|host| (host, entry.clone())));
-            addresses.insert(address, entry);
-        }
-    }
-    // An address is its Registry's, whatever else were granted.
-    further.extend(addresses);
-    further
-}
-
-/// A Registry's address, and how nodes reach it; `None` while its Service has none.
-fn entry(registry: &Registry, view: &View) -> Option<(String, Wanted)> {
-    let names = Names::new(registry.namespace()?, registry.name_any());
-    let service = cached(&view.services, names.namespace(), names.service())?;
-    let uid = registry.uid()?;
-    if !service.owner_references().iter().any(|owner| owner.uid == uid) {
-        return None;
-    }
-    let owner = Owner {
-        kind: "Registry".to_owned(),
-        namespace: names.namespace().to_owned(),
-        name: names.registry().to_owned(),
-        uid,
-    };
-    Some((names.address(), Wanted { server: server_of(&service)?, owner }))
-}
-
-/// The URL of a Service by its address: nodes do not resolve the cluster's names.
-fn server_of(service: &Service) -> Option<String> {
-    let address = service.spec.as_ref()?.cluster_ip.as_deref()?;
-    match address {
-        "" | "None" => None,
-        address if address.contains(':') => Some(format!("https://[{address}]")),
-        address => Some(format!("https://{address}")),
     }
 }

@@ -116,7 +116,7 @@ impl Attacher<'_> {
         let counts = |registry: &&Registry| {
             let secret = Names::new(namespace, registry.name_any()).pull_secret();
             let made = cached(&self.view.secrets, namespace, &secret);
-            recorded.contains(&secret) || made.is_some_and(|made| is_owned_by(made.as_ref(), registry))
+            recorded.contains(&secret) || made.is_some_and(|made| is_owned_by(made.as_ref(), *registry))
         };
         wanted(registries.iter().filter(counts), namespace, &account.name_any())
     }

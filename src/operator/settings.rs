@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::limits::Limits;
 
 /// The operator's settings.
@@ -23,4 +25,10 @@ pub struct Settings {
     pub certificate_overlap: Duration,
     /// What Registries may have.
     pub limits: Limits,
+    /// The service account, in the operator's namespace, of the pods of Mirrors.
+    pub mirror_service_account: String,
+    /// The service account, in the operator's namespace, of the agents.
+    pub agent_service_account: String,
+    /// Ranges of addresses that no registry may redirect a Mirror to, besides those that are private everywhere.
+    pub closed_ranges: Vec<IpNet>,
 }

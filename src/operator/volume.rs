@@ -6,16 +6,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures::StreamExt;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
+use super::ask::Asker;
 use super::registry::names::{Names, VOLUME_PORT};
 use super::view::{View, cached};
 use crate::api::{Registry, condition, reason};
@@ -25,8 +21,6 @@ use crate::volume::{Images, Measurement, PATH};
 const EARLY_TRIES: u32 = 6;
 /// For how many intervals nothing else is told of what images take.
 const IMAGES_REST: u32 = 5;
-/// How long one answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest answer that is read, in bytes.
 const LONGEST_ANSWER: usize = 4096;
 /// How many pods are asked at once.
@@ -177,15 +171,8 @@ impl Volumes {
 }
 
 /// Asks the pods.
-pub struct Inquirer {
-    client: Client<HttpConnector, Empty<Bytes>>,
-}
-
-impl Default for Inquirer {
-    fn default() -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http() }
-    }
-}
+#[derive(Default)]
+pub struct Inquirer(Asker);
 
 impl Inquirer {
     /// Asks for as long as it is polled, every pod once an interval and new ones sooner. `changed` is told the Registries
@@ -226,24 +213,12 @@ impl Inquirer {
     }
 
     async fn ask(&self, address: IpAddr) -> Option<Measurement> {
-        let uri = match address {
-            IpAddr::V4(address) => format!("http://{address}:{VOLUME_PORT}{PATH}"),
-            IpAddr::V6(address) => format!("http://[{address}]:{VOLUME_PORT}{PATH}"),
-        };
-        let exchange = async {
-            let answer = self.client.get(uri.parse().ok()?).await.ok()?;
-            if !answer.status().is_success() {
-                return None;
-            }
-            let body = Limited::new(answer.into_body(), LONGEST_ANSWER).collect().await.ok()?.to_bytes();
-            serde_json::from_slice(&body).ok()
-        };
-        let measurement = timeout(PATIENCE, exchange).await.ok().flatten();
-        if measurement.is_none() {
+        let measurement = self.0.ask(address, VOLUME_PORT, PATH, LONGEST_ANSWER).await;
+        if let Err(problem) = &measurement {
             // A starting or older pod does not answer; the condition Available tells of one that is broken.
-            tracing::debug!(%address, "the pod did not tell how full its volume is");
+            tracing::debug!(%address, problem, "the pod did not tell how full its volume is");
         }
-        measurement
+        measurement.ok()
     }
 }
 

@@ -40,7 +40,10 @@ async fn discovery_names_what_is_served_and_nothing_else() {
     };
     assert!(groups().await.contains(&"gateway.networking.k8s.io".to_owned()));
     let resources = server.client().list_api_group_resources("apps/v1").await.unwrap().resources;
-    assert_eq!(resources.iter().map(|resource| &resource.name).collect::<Vec<_>>(), ["deployments", "daemonsets"]);
+    assert_eq!(
+        resources.iter().map(|resource| &resource.name).collect::<Vec<_>>(),
+        ["deployments", "daemonsets", "statefulsets"]
+    );
     for kind in ["HTTPRoute", "BackendTLSPolicy", "Gateway"] {
         server.withdraw(kind);
     }

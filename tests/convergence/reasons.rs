@@ -263,7 +263,27 @@ async fn c7_every_reason_comes_about_and_heals() {
 }
 
 /// Reasons that no condition of a Registry carries, or that this suite cannot bring about, and a test that shows them.
-const SHOWN_ELSEWHERE: [(&str, &str, &str); 28] = [
+const SHOWN_ELSEWHERE: [(&str, &str, &str); 49] = [
+    ("Serving", "src/agent/status/tests.rs", "SERVING"),
+    ("PortInUse", "src/agent/status/tests.rs", "PORT_IN_USE"),
+    ("Disabled", "src/agent/status/tests.rs", "DISABLED"),
+    ("EndpointFailed", "src/agent/status/tests.rs", "ENDPOINT_FAILED"),
+    ("Unreachable", "src/agent/status/tests.rs", "UNREACHABLE"),
+    ("Loop", "tests/convergence/mirrors.rs", "False/Loop"),
+    ("UpstreamInvalid", "tests/convergence/mirrors.rs", "False/UpstreamInvalid"),
+    ("CredentialsMissing", "tests/convergence/mirrors.rs", "False/CredentialsMissing"),
+    ("EndpointNotAllowed", "tests/convergence/mirrors.rs", "False/EndpointNotAllowed"),
+    ("AuthorityMissing", "tests/convergence/mirrors.rs", "False/AuthorityMissing"),
+    ("Reachable", "src/operator/mirror/status/tests.rs", "True/Reachable"),
+    ("RateLimited", "src/operator/mirror/status/tests.rs", "False/RateLimited"),
+    ("Failing", "src/operator/mirror/status/tests.rs", "False/Failing"),
+    ("CredentialsRejected", "src/operator/mirror/status/tests.rs", "False/CredentialsRejected"),
+    ("NotReported", "src/operator/mirror/status/tests.rs", "Unknown/NotReported"),
+    ("Caching", "src/operator/mirror/status/tests.rs", "True/Caching"),
+    ("CacheFailing", "src/operator/mirror/status/tests.rs", "False/CacheFailing"),
+    ("CacheTooSmall", "src/operator/mirror/status/tests.rs", "False/CacheTooSmall"),
+    ("BlobTooLarge", "src/operator/mirror/status/tests.rs", "False/BlobTooLarge"),
+    ("Bypassed", "src/operator/mirror/status/tests.rs", "False/Bypassed"),
     ("Pending", "src/api/condition.rs", "PENDING"),
     ("Configured", "src/agent/pass/tests.rs", "CONFIGURED"),
     ("Exceptions", "src/agent/pass/tests.rs", "EXCEPTIONS"),
@@ -291,6 +311,7 @@ const SHOWN_ELSEWHERE: [(&str, &str, &str); 28] = [
     ("HostsGranted", "tests/convergence/names.rs", "True/HostsGranted"),
     ("HostNotAllowed", "tests/convergence/names.rs", "False/HostNotAllowed"),
     ("QuotaExceeded", "tests/convergence/names.rs", "True/QuotaExceeded"),
+    ("NodesNotConfirmed", "tests/convergence/departures.rs", "NodesNotConfirmed"),
     ("Published", "tests/convergence/bundles.rs", "True/Published"),
 ];
 

@@ -1,10 +1,14 @@
 //! The operator's requests to the in-process API server, and what a right to read Secrets is used for.
 
 use serde_json::json;
+use wharf::operator::apply::Applier;
+use wharf::operator::images::{self, Survey};
+use wharf::operator::metrics::Metrics;
+use wharf::operator::mirror::reports::ask_once;
 
 use crate::apiserver::{RecordedRequest, Server};
 use crate::rules::{Request, rendered, without_right};
-use crate::world::{cluster, run_until_quiet};
+use crate::world::{Process, cluster, now, run_until_quiet};
 
 fn as_roles_see_it(request: &RecordedRequest) -> Vec<Request> {
     // Discovery is open to everybody, and no roles of ours.
@@ -52,6 +56,30 @@ async fn the_rendered_rules_allow_a_whole_life_of_a_registry() {
         all.extend(requests(&server));
     }
     assert!(all.iter().any(|request| request.verb == "delete"), "{all:#?}");
+    let unexpected = without_right(&all, &rendered());
+    assert!(unexpected.is_empty(), "the rendered rules do not allow: {unexpected:#?}");
+}
+
+#[tokio::test]
+async fn the_rendered_rules_allow_what_is_asked_about_mirrors() {
+    let server = cluster(&json!({}));
+    let spec = json!({"upstreams": [{"host": "docker.io"}], "replicas": 2});
+    server.add(
+        &json!({"apiVersion": "wharf.dev/v1alpha1", "kind": "Mirror", "metadata": {"name": "default"}, "spec": spec}),
+    );
+    let process = Process::start(server.client());
+    process.until_quiet(&server).await;
+    let survey = Survey::new(Applier::new(server.client(), images::MANAGER, Metrics::default()));
+    survey.pass(&process.fresh_context().await).await.unwrap();
+    ask_once(&process.fresh_context().await, 1).await;
+    server.set_time(&now().to_string());
+    server.remove("Mirror", "", "default");
+    server.set("NodeRuntime", "", "a", |runtime| runtime["status"]["planRevision"] = json!(1));
+    process.round().await;
+    let all = requests(&server);
+    for resource in ["leases", "pods", "mirrors", "statefulsets"] {
+        assert!(all.iter().any(|request| request.resource == resource), "{resource}");
+    }
     let unexpected = without_right(&all, &rendered());
     assert!(unexpected.is_empty(), "the rendered rules do not allow: {unexpected:#?}");
 }

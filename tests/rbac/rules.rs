@@ -10,7 +10,7 @@ use serde_json::Value;
 /// A request of one of Wharf's accounts, as roles see it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Request {
-    /// `wharf-operator` or `wharf-agent`.
+    /// `wharf-operator`, `wharf-agent`, `wharf-mirror` or [`HOOK_ACCOUNT`].
     pub account: String,
     pub verb: String,
     pub group: String,
@@ -64,6 +64,22 @@ impl fmt::Display for Right {
         name.iter().try_for_each(|name| write!(formatter, " {name}"))?;
         namespace.iter().try_for_each(|namespace| write!(formatter, " in {namespace}"))
     }
+}
+
+/// The account of Helm's hook before an uninstallation.
+pub const HOOK_ACCOUNT: &str = "wharf-uninstall";
+
+/// The rights of the hook, which is not rendered: without Helm nothing would run it at the right time.
+pub fn of_the_hook() -> BTreeSet<Right> {
+    let right = |verb: &str| Right {
+        account: HOOK_ACCOUNT.to_owned(),
+        verb: verb.to_owned(),
+        group: "wharf.dev".to_owned(),
+        resource: "mirrors".to_owned(),
+        namespace: None,
+        name: None,
+    };
+    BTreeSet::from([right("list"), right("delete")])
 }
 
 /// Every right that the rendered rules give to Wharf's accounts.

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
+use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::pace::{RESYNC, outcome, wait, wait_at_most};
-use super::wakes::{Key, Wakes, key_of};
+use super::wakes::{Key, MirrorKey, Wakes, key_of};
 use crate::api::Registry;
 use crate::operator::apis::{self, Apis};
 use crate::operator::apply::Applier;
@@ -20,6 +21,8 @@ use crate::operator::authority::{Keeper, Rotation};
 use crate::operator::ca_bundle::{self, Publisher};
 use crate::operator::context::Context;
 use crate::operator::front;
+use crate::operator::images::{self, Survey};
+use crate::operator::mirror;
 use crate::operator::node_plan::Planner;
 use crate::operator::node_runtimes;
 use crate::operator::pull_secret::Attacher;
@@ -72,6 +75,8 @@ pub(super) async fn authority_loop(keeper: &Keeper, context: &Context, wakes: &W
             wakes.ca_bundles.notify_one();
             let registries = context.view.registries.state();
             wakes.registries.add(registries.iter().map(|registry| ObjectRef::from_obj(registry.as_ref())));
+            let mirrors = context.view.mirrors.state();
+            wakes.mirrors.add(mirrors.iter().map(|mirror| ObjectRef::from_obj(mirror.as_ref())));
         }
         let rotates = keeper.authority.borrow().rotation != Rotation::AtRest;
         let longest = if rotates { ROTATION_INTERVAL.min(keeper.overlap / 8).max(PLAN_DEBOUNCE) } else { RESYNC };
@@ -112,6 +117,7 @@ pub(super) async fn node_loop(context: &Context, wakes: &Wakes, shutdown: &Cance
         }
         failures = outcome(guard, failures, report.failures.first(), "a NodeRuntime could not be made");
         wakes.registries.add(concerned(context));
+        wakes.mirrors.add(mirrors_concerned(context));
         wait(wakes.nodes.notified(), NODE_DEBOUNCE, failures, shutdown).await;
     }
 }
@@ -129,6 +135,22 @@ fn concerned(context: &Context) -> Vec<Key> {
         })
         .map(key_of)
         .collect()
+}
+
+/// The Mirrors whose status does not say yet what the nodes report.
+fn mirrors_concerned(context: &Context) -> Vec<MirrorKey> {
+    let (view, plan) = (&context.view, context.plan.borrow().clone());
+    let live = view.live_mirrors();
+    let lacking = live.iter().filter(|found| {
+        let hosts = mirror::observe::hosts(found, view, &context.settings);
+        let nodes = mirror::observe::selected(found, view);
+        let bypassed = context.images.bypassed(&hosts.granted, &nodes);
+        let planned = mirror::observe::planned(found, &plan);
+        let bypassed = bypassed.as_deref();
+        let reach = mirror::Reach { granted: &hosts.granted, planned: &planned, nodes: &nodes, bypassed };
+        mirror::lacks_reports(found, &reach)
+    });
+    lacking.map(|found| MirrorKey::new(&found.name_any())).collect()
 }
 
 /// Keeps the certificates in the selected namespaces, and lets each Registry whose status does not say so yet say it.
@@ -198,6 +220,23 @@ pub(super) async fn volume_loop(context: &Context, wakes: &Wakes, shutdown: &Can
 pub(super) async fn front_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
     tokio::select! {
         () = front::run(context, |keys| wakes.look_again_at(keys)) => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Asks the pods of Mirrors how they do.
+pub(super) async fn mirror_report_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
+    tokio::select! {
+        () = mirror::reports::run(context, |keys| wakes.look_again_at_mirrors(keys)) => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Looks which images pods run.
+pub(super) async fn image_loop(context: &Context, wakes: &Wakes, shutdown: &CancellationToken) {
+    let survey = Survey::new(Applier::new(context.client.clone(), images::MANAGER, context.metrics.clone()));
+    tokio::select! {
+        () = survey.run(context, |keys| wakes.look_again_at_mirrors(keys)) => {}
         () = shutdown.cancelled() => {}
     }
 }

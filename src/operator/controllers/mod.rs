@@ -3,7 +3,7 @@
 
 mod loops;
 mod pace;
-mod registry;
+mod queue;
 mod wakes;
 
 use std::fmt::Display;
@@ -17,9 +17,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use self::loops::{
-    api_loop, authority_loop, ca_bundle_loop, front_loop, node_loop, planner_loop, pull_secret_loop, volume_loop,
+    api_loop, authority_loop, ca_bundle_loop, front_loop, image_loop, mirror_report_loop, node_loop, planner_loop,
+    pull_secret_loop, volume_loop,
 };
-use self::registry::registry_controller;
 use self::wakes::{Wakes, dispatch};
 use super::apis::{self, Apis};
 use super::apply::{Applier, Contests, MANAGER};
@@ -28,11 +28,15 @@ use super::backoff::{Backoff, delay};
 use super::ca_bundle::{Publisher, Refusals};
 use super::context::Context;
 use super::front::Fronts;
+use super::images::Images;
 use super::metrics::Metrics;
+use super::mirror::deletion::Departures;
+use super::mirror::reports::MirrorReports;
 use super::node_plan::Planner;
 use super::settings::Settings;
 use super::view::View;
 use super::volume::Volumes;
+use super::{mirror, registry};
 use crate::plan::Plan;
 use crate::telemetry::Health;
 
@@ -86,13 +90,22 @@ impl Controllers {
                 api_loop(&apis, &context, &wakes, shutdown),
                 authority_loop(&keeper, &context, &wakes, shutdown),
                 keeper.watch(&wakes.authority, shutdown),
-                registry_controller(context.clone(), wakes.registries.clone(), shutdown),
+                queue::run(
+                    view.registries.clone(),
+                    registry::reconcile,
+                    context.clone(),
+                    wakes.registries.clone(),
+                    shutdown
+                ),
+                queue::run(view.mirrors.clone(), mirror::reconcile, context.clone(), wakes.mirrors.clone(), shutdown),
                 planner_loop(&planner, context.clock, &wakes, shutdown),
                 node_loop(&context, &wakes, shutdown),
                 ca_bundle_loop(&publisher, &context, &wakes, shutdown),
                 pull_secret_loop(&context, &wakes, shutdown),
                 volume_loop(&context, &wakes, shutdown),
                 front_loop(&context, &wakes, shutdown),
+                mirror_report_loop(&context, &wakes, shutdown),
+                image_loop(&context, &wakes, shutdown),
             );
             Ok(())
         };
@@ -142,6 +155,10 @@ impl Controllers {
             volumes: Volumes::default(),
             fronts: Fronts::default(),
             ca_refusals: Refusals::default(),
+            mirror_applier: Applier::new(self.client.clone(), mirror::MANAGER, self.metrics.clone()),
+            mirror_reports: MirrorReports::default(),
+            departures: Departures::default(),
+            images: Images::default(),
             clock: Timestamp::now,
         }
     }
@@ -153,6 +170,7 @@ impl Controllers {
             applier: Applier::new(self.client.clone(), "wharf/node-plan", self.metrics.clone()),
             metrics: self.metrics.clone(),
             namespace: self.settings.plan_namespace.clone(),
+            own_namespace: self.settings.namespace.clone(),
             limits: self.settings.limits.clone(),
             authority: context.authority.clone(),
             plan,

@@ -7,18 +7,20 @@ use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::{Notify, mpsc};
 
-use crate::api::Registry;
+use crate::api::{Mirror, Registry};
 use crate::operator::limits::Limits;
 use crate::operator::pending::Pending;
 use crate::operator::rivals::Rivals;
 use crate::operator::view::{Change, View};
 
 pub(super) type Key = ObjectRef<DeserializeGuard<Registry>>;
+pub(super) type MirrorKey = ObjectRef<DeserializeGuard<Mirror>>;
 
 /// Wakes the loops.
 #[derive(Clone, Default)]
 pub(super) struct Wakes {
     pub(super) registries: Arc<Pending<Key>>,
+    pub(super) mirrors: Arc<Pending<MirrorKey>>,
     pub(super) authority: Arc<Notify>,
     pub(super) plan: Arc<Notify>,
     pub(super) nodes: Arc<Notify>,
@@ -28,6 +30,10 @@ pub(super) struct Wakes {
 }
 
 impl Wakes {
+    pub(super) fn look_again_at_mirrors(&self, keys: Vec<ObjectRef<Mirror>>) {
+        self.mirrors.add(keys.into_iter().map(|key| MirrorKey::new(&key.name)));
+    }
+
     pub(super) fn look_again_at(&self, keys: Vec<ObjectRef<Registry>>) {
         let guarded = |key: ObjectRef<Registry>| Key::new(&key.name).within(&key.namespace.unwrap_or_default());
         self.registries.add(keys.into_iter().map(guarded));
@@ -40,6 +46,10 @@ pub(super) async fn dispatch(mut changes: mpsc::Receiver<Change>, wakes: &Wakes,
     while let Some(change) = changes.recv().await {
         match change {
             Change::Registry(key) => wakes.registries.add([key]),
+            Change::Mirror(key) => wakes.mirrors.add([key]),
+            Change::MirrorHosts => {
+                wakes.mirrors.add(view.mirrors.state().iter().map(|mirror| MirrorKey::from_obj(mirror.as_ref())));
+            }
             Change::Stake(key, stake) => wakes.registries.add(rivals.concerned(&key, stake, view, limits)),
             Change::Plan => wakes.plan.notify_one(),
             Change::Node => wakes.nodes.notify_one(),

@@ -4,24 +4,24 @@
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
-use serde_json::{Value, json};
+use kube::api::{Api, DeleteParams, Preconditions};
 
 use super::names::Names;
 use crate::api::registry::DeletionPolicy;
 use crate::api::{Registry, labels};
 use crate::operator::call::{Action, CallError, Target, call, read};
 use crate::operator::context::Context;
+use crate::operator::finalizer;
 
 /// Puts the finalizer on while the policy is `Delete`, and takes it off when it is not.
 pub(super) async fn keep_finalizer_in_step(registry: &Registry, context: &Context) -> Result<(), CallError> {
     let wanted = registry.spec.storage.deletion_policy == DeletionPolicy::Delete;
-    set_finalizer(registry, wanted, context).await
+    finalizer::set::<Registry>(&registry.metadata, labels::DELETE_STORAGE, wanted, context).await
 }
 
 /// Carries out the policy of a Registry that is being deleted.
 pub(super) async fn finish(registry: &Registry, names: &Names, context: &Context) -> Result<(), CallError> {
-    if !has_finalizer(registry) {
+    if !finalizer::is_on(&registry.metadata, labels::DELETE_STORAGE) {
         return Ok(());
     }
     let api = Api::<Registry>::namespaced(context.client.clone(), names.namespace());
@@ -35,7 +35,7 @@ pub(super) async fn finish(registry: &Registry, names: &Names, context: &Context
     if fresh.spec.storage.deletion_policy == DeletionPolicy::Delete {
         delete_claim(&fresh, names, context).await?;
     }
-    set_finalizer(&fresh, false, context).await
+    finalizer::set::<Registry>(&fresh.metadata, labels::DELETE_STORAGE, false, context).await
 }
 
 async fn delete_claim(registry: &Registry, names: &Names, context: &Context) -> Result<(), CallError> {
@@ -67,44 +67,4 @@ async fn delete_claim(registry: &Registry, names: &Names, context: &Context) -> 
         Err(error) if error.is_not_found() => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-fn has_finalizer(registry: &Registry) -> bool {
-    registry.finalizers().iter().any(|finalizer| finalizer == labels::DELETE_STORAGE)
-}
-
-async fn set_finalizer(registry: &Registry, wanted: bool, context: &Context) -> Result<(), CallError> {
-    let Some(patch) = finalizer_patch(registry, wanted) else {
-        return Ok(());
-    };
-    let (namespace, name) = (registry.namespace().unwrap_or_default(), registry.name_any());
-    let api = Api::<Registry>::namespaced(context.client.clone(), &namespace);
-    let (parameters, patch) = (PatchParams::default(), Patch::Json::<()>(patch));
-    let request = api.patch_metadata(&name, &parameters, &patch);
-    match call(&context.metrics, Action::Patch, Target::new("Registry", namespace, &name), request).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// The change that adds or removes the finalizer; `None` when it is as wanted. Others' finalizers stay.
-fn finalizer_patch(registry: &Registry, wanted: bool) -> Option<json_patch::Patch> {
-    if has_finalizer(registry) == wanted {
-        return None;
-    }
-    let mut finalizers: Vec<&str> = registry.finalizers().iter().map(String::as_str).collect();
-    if wanted {
-        finalizers.push(labels::DELETE_STORAGE);
-    } else {
-        finalizers.retain(|finalizer| *finalizer != labels::DELETE_STORAGE);
-    }
-    let version = registry.metadata.resource_version.as_deref().unwrap_or_default();
-    let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": version});
-    let change = if finalizers.is_empty() {
-        json!({"op": "remove", "path": "/metadata/finalizers"})
-    } else {
-        json!({"op": "add", "path": "/metadata/finalizers", "value": finalizers})
-    };
-    serde_json::from_value(Value::Array(vec![test, change])).ok()
 }

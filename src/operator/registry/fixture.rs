@@ -46,6 +46,9 @@ pub(crate) fn settings() -> Settings {
         distribution_image: "docker.io/library/registry:3.1.2".into(),
         certificate_overlap: Duration::from_secs(14 * 24 * 3600),
         limits: Limits::default(),
+        mirror_service_account: "wharf-mirror".into(),
+        agent_service_account: "wharf-agent".into(),
+        closed_ranges: Vec::new(),
     }
 }
 

@@ -9,10 +9,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
 use sha2::{Digest, Sha256};
 
 use crate::operator::authority::Authority;
-use crate::operator::certificate::{KeyedCertificate, LEAF_LIFETIME, is_pair, is_signed_by, leaf_end, read};
+use crate::operator::certificate::{
+    CertificateError, KeyedCertificate, LEAF_LIFETIME, is_pair, is_signed_by, issue, leaf_end, read,
+};
 
 /// The window in which certificates of one age are issued anew; a quarter of their last third.
 const RENEWAL_WINDOW: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -70,6 +73,43 @@ pub fn judge(leaf: &KeyedCertificate, rule: &Rule<'_>, now: Timestamp) -> Verdic
         return Verdict::Reissue("the certificate is in the last third of its life");
     }
     Verdict::Keep(rotation_due.into_iter().chain(gains.then_some(age_due)).min())
+}
+
+/// A certificate to serve with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// The certificate and its key.
+    pub pair: KeyedCertificate,
+    /// Why it was issued just now; `None` where the stored one was kept.
+    pub issued_because: Option<&'static str>,
+    /// When it may be due, if a time alone can make it so.
+    pub renew_at: Option<Timestamp>,
+}
+
+/// Keeps what is stored, or issues another.
+///
+/// # Errors
+/// When none can be issued.
+pub fn keep_or_issue(
+    stored: Option<KeyedCertificate>,
+    rule: &Rule<'_>,
+    now: Timestamp,
+) -> Result<Leaf, CertificateError> {
+    let verdict = stored.as_ref().map_or(Verdict::Reissue("there is none yet"), |leaf| judge(leaf, rule, now));
+    match (stored, verdict) {
+        (Some(pair), Verdict::Keep(renew_at)) => Ok(Leaf { pair, issued_because: None, renew_at }),
+        (_, verdict) => {
+            let issued_because = if let Verdict::Reissue(reason) = verdict { Some(reason) } else { None };
+            Ok(Leaf { pair: issue(rule.authority.signer.pair(), rule.names, now)?, issued_because, renew_at: None })
+        }
+    }
+}
+
+/// The certificate that a Secret holds.
+#[must_use]
+pub fn stored(secret: &Secret) -> Option<KeyedCertificate> {
+    let text = |key: &str| String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok();
+    Some(KeyedCertificate { certificate: text("tls.crt")?, key: text("tls.key")? })
 }
 
 /// A Registry's own place in a window, from its start.

@@ -7,11 +7,11 @@ use std::fmt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Secret, Service};
 
-use super::leaf::{Rule, Verdict, judge};
+use super::leaf::{self, Leaf, Rule, keep_or_issue};
 use super::names::Names;
 use super::observe::{Found, Observed};
 use crate::operator::authority::Authority;
-use crate::operator::certificate::{CertificateError, KeyedCertificate, issue};
+use crate::operator::certificate::{CertificateError, KeyedCertificate};
 use crate::operator::settings::Settings;
 
 /// The one user of a Registry until tokens come.
@@ -109,18 +109,9 @@ pub fn mint(
     }
     let subjects = certificate_names(names, &settings.cluster_domain, &addresses, &observed.hosts.granted);
     let rule = Rule { names: &subjects, uid, authority, overlap: settings.certificate_overlap };
-    let stored = stored_leaf(&observed.certificate);
-    let verdict = stored.as_ref().map_or(Verdict::Reissue("there is none yet"), |leaf| judge(leaf, &rule, now));
-    match (stored, verdict) {
-        (Some(leaf), Verdict::Keep(renew_at)) => {
-            Ok(Minted { credential, upload_secret, leaf: Some(leaf), issued_because: None, renew_at })
-        }
-        (_, verdict) => {
-            let leaf = Some(issue(authority.signer.pair(), &subjects, now)?);
-            let issued_because = if let Verdict::Reissue(reason) = verdict { Some(reason) } else { None };
-            Ok(Minted { credential, upload_secret, leaf, issued_because, renew_at: None })
-        }
-    }
+    let stored = observed.certificate.ours().and_then(leaf::stored);
+    let Leaf { pair, issued_because, renew_at } = keep_or_issue(stored, &rule, now)?;
+    Ok(Minted { credential, upload_secret, leaf: Some(pair), issued_because, renew_at })
 }
 
 /// The cluster addresses of the Service; none before it exists.
@@ -166,11 +157,6 @@ fn stored_credential(secret: &Found<Secret>) -> Option<Credential> {
     let whole =
         !credential.password.is_empty() && credential.htpasswd.starts_with(&format!("{}:$2", credential.username));
     whole.then_some(credential)
-}
-
-fn stored_leaf(secret: &Found<Secret>) -> Option<KeyedCertificate> {
-    let secret = secret.ours()?;
-    Some(KeyedCertificate { certificate: text(secret, "tls.crt")?, key: text(secret, "tls.key")? })
 }
 
 fn stored_upload_secret(secret: &Found<Secret>) -> Option<String> {

@@ -10,7 +10,7 @@
 //! | finalizer, policy back to `Retain` | this controller | takes the finalizer off, keeps the claim |
 //! | finalizer, claim already deleted | this controller | takes the finalizer off |
 
-mod build;
+pub(super) mod build;
 mod deletion;
 mod events;
 #[cfg(test)]
@@ -21,7 +21,7 @@ pub mod mint;
 pub mod names;
 pub mod observe;
 pub mod place;
-mod pods;
+pub(super) mod pods;
 pub mod precedence;
 mod status;
 mod validate;
@@ -32,11 +32,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::DeserializeGuard;
 use kube::core::error_boundary::InvalidObject;
-use kube::core::{ApiResource, DeserializeGuard};
 use kube::runtime::controller::Action;
 use serde_json::json;
 
@@ -47,11 +45,11 @@ use self::precedence::Precedence;
 use self::validate::Problem;
 use super::apply::{Contest, Desired};
 use super::authority::Authority;
-use super::call::{Action as Request, CallError, Class, Target, call};
+use super::call::{CallError, Class};
 use super::context::Context;
 use super::metrics::PassOutcome;
 use super::pull_secret::{Attacher, Attachment};
-use crate::api::condition::{self, Finding, Status, conditions};
+use crate::api::condition;
 use crate::api::registry::RegistryStatus;
 use crate::api::{Registry, reason};
 
@@ -219,6 +217,10 @@ async fn write_children(
     let mut report = context.applier.apply(&desired).await;
     if report.is_complete() {
         events::after_apply(registry, observed, &minted, context).await;
+        // What is not built yet for want of an address is wanted all the same.
+        if minted.leaf.is_none() {
+            return Ok(Written { failures: report.failures, contests: report.contests, renew_at: minted.renew_at });
+        }
         let pruned = context.applier.prune(registry, observed.inventory.clone(), &desired).await;
         report.failures.extend(pruned.failures);
     }
@@ -273,58 +275,14 @@ async fn write_status(registry: &Registry, next: &RegistryStatus, context: &Cont
     if registry.status.as_ref() == Some(next) {
         return Ok(());
     }
-    apply_status(&registry.metadata, &json!(next), context).await?;
-    events::on_transition(registry, next, context).await;
-    Ok(())
-}
-
-async fn apply_status(
-    metadata: &kube::api::ObjectMeta,
-    status: &serde_json::Value,
-    context: &Context,
-) -> Result<(), CallError> {
-    let name = metadata.name.clone().unwrap_or_default();
-    let namespace = metadata.namespace.clone().unwrap_or_default();
-    let body = json!({
-        "apiVersion": "wharf.dev/v1alpha1",
-        "kind": "Registry",
-        // With the UID, a namesake made meanwhile is not given this one's status.
-        "metadata": {"name": name, "namespace": namespace, "uid": metadata.uid},
-        "status": status,
-    });
-    let api = Api::<DeserializeGuard<Registry>>::namespaced(context.client.clone(), &namespace);
-    let parameters = PatchParams::apply(STATUS_MANAGER).force();
-    let patch = Patch::Apply(&body);
-    let request = api.patch_status(&name, &parameters, &patch);
-    call(&context.metrics, Request::Apply, Target::new("status of Registry", namespace, &name), request).await?;
+    super::statuses::apply::<Registry>(&registry.metadata, &json!(next), STATUS_MANAGER, context).await?;
+    let old = registry.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    super::statuses::on_transition(registry, old, &next.conditions, context).await;
     Ok(())
 }
 
 /// A stored object that this version cannot read stops only itself.
 async fn report_malformed(invalid: &InvalidObject, context: &Context) -> Result<Done, PassError> {
-    let message = format!(
-        "The stored object does not match the schema of this version of Wharf: {}. Correct it with kubectl edit; what runs \
-         goes on running",
-        invalid.error
-    );
-    let findings = vec![
-        Finding::new(condition::READY, Status::False, reason::MALFORMED, message.clone()),
-        Finding::new(condition::STALLED, Status::True, reason::MALFORMED, message),
-    ];
-    let name = invalid.metadata.name.clone().unwrap_or_default();
-    let namespace = invalid.metadata.namespace.clone().unwrap_or_default();
-    let resource = ApiResource::erase::<Registry>(&());
-    let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), &namespace, &resource);
-    let target = Target::new("Registry", namespace, &name);
-    let stored = call(&context.metrics, Request::Read, target, api.get(&name)).await?;
-    let old: Vec<Condition> = stored
-        .data
-        .pointer("/status/conditions")
-        .and_then(|list| serde_json::from_value(list.clone()).ok())
-        .unwrap_or_default();
-    let next = conditions(&old, findings, invalid.metadata.generation, (context.clock)());
-    if next != old {
-        apply_status(&invalid.metadata, &json!({ "conditions": next }), context).await?;
-    }
+    super::statuses::report_malformed::<Registry>(invalid, STATUS_MANAGER, context).await?;
     Ok(PassOutcome::Stalled.into())
 }

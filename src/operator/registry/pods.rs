@@ -7,21 +7,22 @@ use kube::ResourceExt;
 
 use crate::api::reason;
 
-/// The reason and message of the condition `Available`. `lost_nodes` are the nodes of these pods that do not answer.
+/// The reason and message of the condition `Available`. `lost_nodes` are the nodes of these pods that do not answer; `whose`
+/// they are stands in the message.
 #[must_use]
-pub fn diagnosis(pods: &[Pod], lost_nodes: &[String]) -> (&'static str, String) {
+pub fn diagnosis(whose: &str, pods: &[Pod], lost_nodes: &[String]) -> (&'static str, String) {
     // The pod on a lost node holds the volume, whatever the one that is to replace it says.
     if let Some(trouble) = pods.iter().find_map(|pod| stranded(pod, lost_nodes)) {
         return (reason::ATTACHED_ELSEWHERE, trouble);
     }
     let alive = || pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
-    if let Some(trouble) = alive().find_map(|pod| unschedulable(pod).or_else(|| stuck_container(pod))) {
+    if let Some(trouble) = alive().find_map(|pod| unschedulable(whose, pod).or_else(|| stuck_container(whose, pod))) {
         return (reason::POD_FAILING, trouble);
     }
     let message = alive()
-        .find_map(waiting_for_mounts)
-        .or_else(|| alive().find_map(running_without_answer))
-        .unwrap_or_else(|| "The registry's pod is starting".to_owned());
+        .find_map(|pod| waiting_for_mounts(whose, pod))
+        .or_else(|| alive().find_map(|pod| running_without_answer(whose, pod)))
+        .unwrap_or_else(|| format!("The {whose}'s pod is starting"));
     (reason::POD_STARTING, message)
 }
 
@@ -41,9 +42,9 @@ fn stranded(pod: &Pod, lost_nodes: &[String]) -> Option<String> {
     })
 }
 
-fn unschedulable(pod: &Pod) -> Option<String> {
+fn unschedulable(whose: &str, pod: &Pod) -> Option<String> {
     let scheduled = condition(pod, "PodScheduled", "False")?;
-    Some(format!("No node takes the registry's pod: {}", scheduled.as_deref().unwrap_or("no reason given")))
+    Some(format!("No node takes the {whose}'s pod: {}", scheduled.as_deref().unwrap_or("no reason given")))
 }
 
 /// The message of a pod's condition, if it has that status.
@@ -55,27 +56,27 @@ fn condition(pod: &Pod, kind: &str, status: &str) -> Option<Option<String>> {
 }
 
 /// A Secret, config map or volume that is missing keeps the pod here, and only the pod's events tell which.
-fn waiting_for_mounts(pod: &Pod) -> Option<String> {
+fn waiting_for_mounts(whose: &str, pod: &Pod) -> Option<String> {
     condition(pod, "PodScheduled", "True")?;
     condition(pod, "PodReadyToStartContainers", "False")?;
     let name = pod.name_any();
     Some(format!(
-        "The registry's pod {name} waits for its volume, Secrets or network. If this stays: kubectl describe pod {name}"
+        "The {whose}'s pod {name} waits for its volume, Secrets or network. If this stays: kubectl describe pod {name}"
     ))
 }
 
-fn running_without_answer(pod: &Pod) -> Option<String> {
+fn running_without_answer(whose: &str, pod: &Pod) -> Option<String> {
     let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
     let status = statuses.iter().find(|status| !status.ready)?;
     status.state.as_ref()?.running.as_ref()?;
     let name = pod.name_any();
     Some(format!(
-        "Container {} of the registry's pod {name} runs and does not answer yet. If this stays: kubectl logs {name} -c {}",
+        "Container {} of the {whose}'s pod {name} runs and does not answer yet. If this stays: kubectl logs {name} -c {}",
         status.name, status.name
     ))
 }
 
-fn stuck_container(pod: &Pod) -> Option<String> {
+fn stuck_container(whose: &str, pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     let statuses = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
     statuses.into_iter().find_map(|status| {
@@ -98,7 +99,7 @@ fn stuck_container(pod: &Pod) -> Option<String> {
             }
             _ => return None,
         };
-        Some(format!("The registry's pod does not run ({reason}): {advice}"))
+        Some(format!("The {whose}'s pod does not run ({reason}): {advice}"))
     })
 }
 
@@ -181,7 +182,7 @@ mod tests {
                 "is starting",
             ),
         ] {
-            let (found, message) = diagnosis(&[pod], &lost);
+            let (found, message) = diagnosis("registry", &[pod], &lost);
             assert_eq!(found, reason, "{message}");
             assert!(message.contains(said), "expected {said:?} in {message:?}");
         }

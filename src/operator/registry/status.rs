@@ -15,6 +15,7 @@ use super::pods;
 use super::precedence::PlannedHost;
 use super::validate::Problem;
 use crate::api::condition::{self, Finding, Status, conditions};
+use crate::api::node_runtime::HostException;
 use crate::api::registry::{ConfigMapReference, NodeCounts, RegistryStatus};
 use crate::api::{NodeRuntimeStatus, Registry, reason};
 use crate::operator::ca_bundle::Standing;
@@ -182,7 +183,7 @@ fn available(outcome: &Outcome<'_>) -> Finding {
     if is_available(deployment) {
         return Finding::new(kind, Status::True, reason::POD_READY, answering(deployment));
     }
-    let (reason, message) = pods::diagnosis(&outcome.observed.pods, &outcome.observed.lost_nodes);
+    let (reason, message) = pods::diagnosis("registry", &outcome.observed.pods, &outcome.observed.lost_nodes);
     Finding::new(kind, Status::False, reason, message)
 }
 
@@ -355,7 +356,9 @@ fn nodes(reports: &[(String, NodeRuntimeStatus)], planned: &[PlannedHost]) -> (N
 
 /// Why a node cannot pull from a host; `None` when it can.
 fn inability(node: &str, status: &NodeRuntimeStatus, host: &str, since: i64) -> Option<String> {
-    if let Some(exception) = status.exceptions.iter().find(|exception| exception.host == host) {
+    // Whether the registry answers is another question: a node that does not reach it is configured all the same.
+    let is_reached = |exception: &&HostException| exception.reason != reason::UNREACHABLE;
+    if let Some(exception) = status.exceptions.iter().filter(is_reached).find(|exception| exception.host == host) {
         return Some(format!("{node} ({}: {})", exception.reason, exception.message));
     }
     let ready = condition::find(&status.conditions, condition::READY);
@@ -365,10 +368,12 @@ fn inability(node: &str, status: &NodeRuntimeStatus, host: &str, since: i64) -> 
             _ => node.to_owned(),
         });
     }
-    // The list of exceptions is cut: a node with more than it lists may lack this host too.
+    // The list of exceptions is cut: a node with more than it lists may lack this host too. Those that are only out of reach
+    // come last.
     let hidden = status.counts.as_ref().map_or(0, |counts| counts.exceptions);
     let listed = count(status.exceptions.len());
-    (hidden > listed).then(|| format!("{node} (has more exceptions than it lists)"))
+    (hidden > listed && status.exceptions.iter().all(|exception| is_reached(&exception)))
+        .then(|| format!("{node} (has more exceptions than it lists)"))
 }
 
 fn count(number: usize) -> i32 {

@@ -6,7 +6,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 
-use crate::api::{Registry, labels};
+use crate::api::{Mirror, Registry, labels};
 use crate::operator::rivals::Stake;
 
 /// Something changed that a controller may have to act on.
@@ -14,6 +14,10 @@ use crate::operator::rivals::Stake;
 pub enum Change {
     /// A Registry or one of its children.
     Registry(ObjectRef<DeserializeGuard<Registry>>),
+    /// A Mirror or one of its children.
+    Mirror(ObjectRef<DeserializeGuard<Mirror>>),
+    /// A Mirror came, changed or went, so that others may have what it had, or lose it.
+    MirrorHosts,
     /// A Registry itself: what it keeps from others, or kept until it went.
     Stake(ObjectRef<DeserializeGuard<Registry>>, Option<Stake>),
     /// A service account with pull secrets of ours, or whose Registry changed: its namespace.
@@ -33,11 +37,19 @@ pub(super) fn registry_changes(registry: &DeserializeGuard<Registry>) -> Vec<Cha
     vec![Change::Registry(key), stake, Change::PullSecrets(namespace), Change::Plan, Change::CaBundles]
 }
 
-/// The Registry that an object belongs to, by label: claims carry no owner reference.
+/// A Mirror's hosts are asked for by others too, and nodes are told of them.
+pub(super) fn mirror_changes(mirror: &DeserializeGuard<Mirror>) -> Vec<Change> {
+    vec![Change::Mirror(ObjectRef::from_obj(mirror)), Change::MirrorHosts, Change::Plan]
+}
+
+/// The Registry or Mirror that an object belongs to, by label: claims carry no owner reference.
 pub(super) fn child_changes<K: Resource<DynamicType = ()>>(object: &K) -> Vec<Change> {
     let (Some(namespace), Some(instance)) = (object.namespace(), object.labels().get(labels::INSTANCE)) else {
         return Vec::new();
     };
+    if object.labels().get(labels::NAME).is_some_and(|name| name == labels::MIRROR) {
+        return vec![Change::Mirror(ObjectRef::new(instance))];
+    }
     vec![Change::Registry(ObjectRef::new(instance).within(&namespace))]
 }
 

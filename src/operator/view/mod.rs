@@ -7,7 +7,7 @@ mod trim;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, PersistentVolumeClaim, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -20,13 +20,15 @@ use kube::{Client, Resource, ResourceExt};
 use tokio::sync::{mpsc, watch};
 
 pub use self::change::Change;
-use self::change::{account_changes, child_changes, config_map_changes, registry_changes, service_changes};
+use self::change::{
+    account_changes, child_changes, config_map_changes, mirror_changes, registry_changes, service_changes,
+};
 use self::feed::{Served, feed, feed_while_served};
 use self::trim::{trim, trim_bundle, trim_claim, trim_ingress, trim_namespace};
 use super::apis::Apis;
 use super::ca_bundle;
 use super::gateway_api::{BackendTlsPolicy, HttpRoute};
-use crate::api::{NodeRuntime, NodeRuntimeStatus, Registry, labels};
+use crate::api::{Mirror, NodeRuntime, NodeRuntimeStatus, Registry, labels};
 
 /// How many changes may wait for a controller before the watches are held back.
 const QUEUE: usize = 1024;
@@ -71,8 +73,12 @@ macro_rules! caches {
 caches! {
     /// All Registries, also those that cannot be read.
     registries: DeserializeGuard<Registry>,
+    /// All Mirrors, also those that cannot be read.
+    mirrors: DeserializeGuard<Mirror>,
     /// Deployments that Wharf made.
     deployments: Deployment,
+    /// Stateful sets that Wharf made.
+    stateful_sets: StatefulSet,
     /// Services that Wharf made.
     services: Service,
     /// Claims that Wharf made.
@@ -127,7 +133,9 @@ impl View {
         let policies = Served { apis: apis.clone(), is_served: |apis| apis.backend_tls_policies };
         let all = futures::future::join_all([
             feed(client, writers.registries, everything.clone(), trim, sender.clone(), registry_changes),
+            feed(client, writers.mirrors, everything.clone(), trim, sender.clone(), mirror_changes),
             feed(client, writers.deployments, managed.clone(), trim, sender.clone(), child_changes),
+            feed(client, writers.stateful_sets, managed.clone(), trim, sender.clone(), child_changes),
             feed(client, writers.services, managed.clone(), trim, sender.clone(), service_changes),
             feed(client, writers.claims, managed.clone(), trim_claim, sender.clone(), child_changes),
             feed(client, writers.config_maps, config_maps, trim, sender.clone(), config_map_changes),
@@ -180,6 +188,14 @@ impl View {
 
     fn live_registries_that(&self, wanted: impl Fn(&Registry) -> bool) -> Vec<Registry> {
         self.live().iter().filter(|registry| wanted(registry)).cloned().collect()
+    }
+
+    /// The Mirrors that can be read and are not being deleted.
+    #[must_use]
+    pub fn live_mirrors(&self) -> Vec<Mirror> {
+        let mirrors = self.mirrors.state();
+        let readable = mirrors.iter().filter_map(|guarded| guarded.0.as_ref().ok());
+        readable.filter(|mirror| mirror.metadata.deletion_timestamp.is_none()).cloned().collect()
     }
 
     /// The Registries that can be read and are not being deleted, as they are in the cache now.

@@ -230,7 +230,7 @@ fn validate(kind: &Kind, before: Option<&Value>, object: &Value) -> Result<(), R
                 return refuse_field(&field, "FieldValueDuplicate", &why);
             }
         }
-        ("deployments" | "daemonsets", _) => {
+        ("deployments" | "daemonsets" | "statefulsets", _) => {
             let selector = &object["spec"]["selector"]["matchLabels"];
             let labels = &object["spec"]["template"]["metadata"]["labels"];
             if selector.as_object().is_none_or(|wanted| wanted.iter().any(|(key, value)| labels[key] != *value)) {
@@ -252,6 +252,9 @@ fn validate(kind: &Kind, before: Option<&Value>, object: &Value) -> Result<(), R
     }
     let immutable: &[&str] = match kind.plural.as_str() {
         "deployments" | "daemonsets" => &["/spec/selector"],
+        "statefulsets" => {
+            &["/spec/selector", "/spec/serviceName", "/spec/podManagementPolicy", "/spec/volumeClaimTemplates"]
+        }
         "services" => &["/spec/clusterIP"],
         "secrets" if before["immutable"] == true => &["/type", "/data", "/immutable"],
         "secrets" => &["/type"],

@@ -261,7 +261,14 @@ impl Call {
     fn list(&self, kind: &Kind, store: &Store) -> Result<Value, Refusal> {
         let selection = Selection::of(self)?;
         let chosen = store.objects.iter().filter(|(key, object)| selection.selects(key, object));
+        // Where a page begins is told by how many objects come before it: objects that come or go between pages are not expected.
+        let number = |parameter: &str| self.parameter(parameter).parse::<usize>().unwrap_or_default();
+        let (before, limit) = (number("continue"), number("limit"));
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        let following = chosen.clone().count().saturating_sub(before.saturating_add(limit));
         let items: Vec<Value> = chosen
+            .skip(before)
+            .take(limit)
             .map(|(_, object)| {
                 let mut item = self.render(object.clone());
                 if !kind.custom && !self.metadata_only {
@@ -277,7 +284,11 @@ impl Call {
             of = ("meta.k8s.io/v1", "PartialObjectMetadataList".to_owned());
         }
         let (api_version, name) = of;
-        let metadata = json!({"resourceVersion": store.version.to_string()});
+        let mut metadata = json!({"resourceVersion": store.version.to_string()});
+        if following > 0 {
+            metadata["continue"] = json!((before + limit).to_string());
+            metadata["remainingItemCount"] = json!(following);
+        }
         Ok(json!({"apiVersion": api_version, "kind": name, "metadata": metadata, "items": items}))
     }
 

@@ -80,6 +80,7 @@ pub(super) fn served() -> Vec<Kind> {
         Kind::of::<core::Event>(false),
         Kind::of::<apps::Deployment>(true),
         Kind::of::<apps::DaemonSet>(true),
+        Kind::of::<apps::StatefulSet>(true),
         Kind::of::<coordination::Lease>(false),
         Kind::of::<events::Event>(false),
         Kind::of::<k8s_openapi::api::networking::v1::NetworkPolicy>(false),
@@ -93,6 +94,7 @@ pub(super) fn served() -> Vec<Kind> {
         Kind::of::<Gateway>(true),
         Kind::of::<Certificate>(false),
         Kind::of::<wharf::api::Registry>(true),
+        Kind::of::<wharf::api::Mirror>(true),
         Kind::of::<wharf::api::NodeRuntime>(true),
     ]
 }

@@ -228,11 +228,30 @@ impl Store {
             }
         }
         let uid = object["metadata"]["uid"].clone();
+        if options["propagationPolicy"] == "Orphan" && !dry_run {
+            self.let_go_of(&uid);
+        }
         let held = is_held(&object);
         let marked = self.commit(kind, key, object, dry_run);
         let details = json!({"name": name, "group": kind.group, "kind": kind.plural, "uid": uid});
         let done = json!({"kind": "Status", "apiVersion": "v1", "status": "Success", "details": details});
         Ok(if held { marked } else { done })
+    }
+
+    /// Takes an owner off everything that it has, as the garbage collector does before the owner goes.
+    fn let_go_of(&mut self, owner: &Value) {
+        for (key, mut object) in self.objects.clone() {
+            let Some(owners) = object["metadata"]["ownerReferences"].as_array_mut() else { continue };
+            let before = owners.len();
+            owners.retain(|reference| reference["uid"] != *owner);
+            let is_changed = owners.len() < before;
+            if owners.is_empty() {
+                set(&mut object["metadata"], "ownerReferences", Value::Null);
+            }
+            if is_changed {
+                self.commit(&self.kind_of(&key), &key, object, false);
+            }
+        }
     }
 
     /// Deletes what has no living owner or lies in a namespace that is being deleted, until nothing more is to delete.

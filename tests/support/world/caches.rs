@@ -1,6 +1,6 @@
 //! Caches filled by hand, in place of the operator's watches.
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, PersistentVolumeClaim, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -11,7 +11,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
-use wharf::api::{NodeRuntime, Registry, labels};
+use wharf::api::{Mirror, NodeRuntime, Registry, labels};
 use wharf::operator::apis::Apis;
 use wharf::operator::ca_bundle;
 use wharf::operator::gateway_api::{BackendTlsPolicy, HttpRoute};
@@ -23,6 +23,8 @@ pub async fn view(client: &Client, apis: Apis) -> Option<View> {
     let managed = ListParams::default().labels(labels::MANAGED_SELECTOR);
     let everything = ListParams::default();
     fill::<DeserializeGuard<Registry>>(client, writers.registries, &everything).await?;
+    fill::<DeserializeGuard<Mirror>>(client, writers.mirrors, &everything).await?;
+    fill::<StatefulSet>(client, writers.stateful_sets, &managed).await?;
     fill::<Deployment>(client, writers.deployments, &managed).await?;
     fill::<Service>(client, writers.services, &managed).await?;
     fill::<PersistentVolumeClaim>(client, writers.claims, &managed).await?;

@@ -2,6 +2,7 @@
 //! It must never use more of the operator than its controllers' passes: what they leave behind is what is judged.
 
 mod caches;
+mod others;
 mod state;
 
 use std::cell::Cell;
@@ -15,16 +16,19 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use wharf::operator::apis::{self, Apis};
 use wharf::operator::apply::{Applier, Contests, MANAGER};
-use wharf::operator::authority::Keeper;
+use wharf::operator::authority::{Authority, Keeper};
 use wharf::operator::backoff::Backoff;
 use wharf::operator::ca_bundle::{Publisher, Refusals};
 use wharf::operator::context::Context;
 use wharf::operator::front::Fronts;
+use wharf::operator::images::Images;
 use wharf::operator::limits::Limits;
 use wharf::operator::metrics::Metrics;
+use wharf::operator::mirror::{self, deletion::Departures, reports::MirrorReports};
 use wharf::operator::node_plan::Planner;
 use wharf::operator::pull_secret::Attacher;
 use wharf::operator::settings::Settings;
+use wharf::operator::view::View;
 use wharf::operator::volume::Volumes;
 use wharf::operator::{authority, node_runtimes, registry};
 use wharf::plan::Plan;
@@ -38,8 +42,10 @@ pub const OVERLAP: Duration = Duration::from_secs(14 * 24 * 3600);
 /// More rounds than any run needs.
 const ROUNDS: usize = 40;
 
-pub const KINDS: [&str; 15] = [
+pub const KINDS: [&str; 17] = [
     "Registry",
+    "Mirror",
+    "StatefulSet",
     "Service",
     "Deployment",
     "PersistentVolumeClaim",
@@ -130,6 +136,11 @@ pub struct Process {
     pub volumes: Volumes,
     limits: Limits,
     ca_refusals: Refusals,
+    mirrors: Applier,
+    pub mirror_reports: MirrorReports,
+    /// What the nodes confirmed of Mirrors that go.
+    pub departures: Departures,
+    pub images: Images,
 }
 
 impl Process {
@@ -157,6 +168,10 @@ impl Process {
             limits: Limits { allowed_hosts: vec!["*.example.com".parse().unwrap()], registries_per_namespace: 0 },
             ca_bundles: applier("wharf/ca-bundle"),
             ca_refusals: Refusals::default(),
+            mirrors: applier(mirror::MANAGER),
+            mirror_reports: MirrorReports::default(),
+            departures: Departures::default(),
+            images: Images::default(),
             client,
             metrics,
         }
@@ -199,6 +214,7 @@ impl Process {
             applier: self.node_plan.clone(),
             metrics: self.metrics.clone(),
             namespace: "wharf-nodes".into(),
+            own_namespace: "wharf-system".into(),
             limits: self.limits.clone(),
             authority: authority.subscribe(),
             plan: self.plan.clone(),
@@ -212,7 +228,39 @@ impl Process {
             refusals: self.ca_refusals.clone(),
         };
         failures.extend(publisher.pass(now()).await.failure.map(|error| error.to_string()));
-        let context = Arc::new(Context {
+        let context = Arc::new(self.context(&view, apis, &authority, recorder));
+        for object in view.registries.state() {
+            let result = registry::reconcile(object, context.clone()).await;
+            failures.extend(result.err().map(|error| error.to_string()));
+        }
+        for object in view.mirrors.state() {
+            let result = mirror::reconcile(object, context.clone()).await;
+            failures.extend(result.err().map(|error| error.to_string()));
+        }
+        let attacher =
+            Attacher { client: &self.client, view: &view, metrics: &self.metrics, contests: &self.attachments };
+        failures.extend(attacher.sweep("platform").await.err().map(|error| error.to_string()));
+        failures
+    }
+
+    /// What the controllers share, with what the caches show now.
+    pub async fn fresh_context(&self) -> Context {
+        let apis = Apis::default();
+        let view = view(&self.reader, apis).await.expect("the caches can be filled");
+        let authority = authority::ensure(&self.client, "wharf-system", &self.metrics, now()).await.unwrap();
+        let reporter = Reporter { controller: "wharf-operator".into(), instance: None };
+        let recorder = Recorder::new(self.client.clone(), reporter);
+        self.context(&view, apis, &watch::Sender::new(Arc::new(authority)), recorder)
+    }
+
+    fn context(
+        &self,
+        view: &View,
+        apis: Apis,
+        authority: &watch::Sender<Arc<Authority>>,
+        recorder: Recorder,
+    ) -> Context {
+        Context {
             client: self.client.clone(),
             view: view.clone(),
             settings: Settings { limits: self.limits.clone(), ..settings() },
@@ -227,16 +275,12 @@ impl Process {
             volumes: self.volumes.clone(),
             fronts: Fronts::default(),
             ca_refusals: self.ca_refusals.clone(),
+            mirror_applier: self.mirrors.clone(),
+            mirror_reports: self.mirror_reports.clone(),
+            departures: self.departures.clone(),
+            images: self.images.clone(),
             clock: now,
-        });
-        for object in view.registries.state() {
-            let result = registry::reconcile(object, context.clone()).await;
-            failures.extend(result.err().map(|error| error.to_string()));
         }
-        let attacher =
-            Attacher { client: &self.client, view: &view, metrics: &self.metrics, contests: &self.attachments };
-        failures.extend(attacher.sweep("platform").await.err().map(|error| error.to_string()));
-        failures
     }
 }
 
@@ -251,6 +295,9 @@ pub fn settings() -> Settings {
         distribution_image: "example.com/registry:3".into(),
         certificate_overlap: OVERLAP,
         limits: Limits::default(),
+        mirror_service_account: "wharf-mirror".into(),
+        agent_service_account: "wharf-agent".into(),
+        closed_ranges: Vec::new(),
     }
 }
 
@@ -317,13 +364,18 @@ pub fn everybody_else(server: &Server) {
             });
         });
     }
+    others::stateful_sets(server);
     let index = server.get("ConfigMap", "wharf-nodes", "wharf-node-plan");
     if let Some(text) = index.as_ref().and_then(|index| index["data"]["index.json"].as_str()) {
         let revision = serde_json::from_str::<Value>(text).unwrap()["revision"].clone();
+        let mirrors = others::mirrored(server);
         for runtime in server.list("NodeRuntime") {
             set(server, "NodeRuntime", &runtime, |object| {
                 object["status"] =
                     json!({"planRevision": revision, "conditions": [], "counts": {"written": 1, "exceptions": 0}});
+                if !mirrors.is_empty() {
+                    object["status"]["mirrors"] = json!(mirrors);
+                }
             });
         }
     }

@@ -77,7 +77,7 @@ fn probed(inputs: &Inputs<'_>, memory: &str, answers: &Probe, lives: Probe) -> C
     }
 }
 
-fn port(name: &str, number: i32) -> ContainerPort {
+pub(in crate::operator) fn port(name: &str, number: i32) -> ContainerPort {
     ContainerPort {
         name: Some(name.to_owned()),
         container_port: number,
@@ -116,7 +116,7 @@ fn leaves_slowly() -> Lifecycle {
 }
 
 /// What Pod Security's level `restricted` asks for, and a file system that cannot be written.
-pub(super) fn restricted() -> SecurityContext {
+pub(in crate::operator) fn restricted() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
@@ -126,7 +126,7 @@ pub(super) fn restricted() -> SecurityContext {
 }
 
 /// What the server says of itself, where only the node and the operator ask.
-fn tells(path: &str) -> Probe {
+pub(in crate::operator) fn tells(path: &str) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.to_owned()),
@@ -157,7 +157,7 @@ pub(super) fn resources(inputs: &Inputs<'_>, memory: &str) -> ResourceRequiremen
     inputs.registry.spec.pod_template.resources.clone().unwrap_or_else(|| default_resources(memory))
 }
 
-fn default_resources(memory: &str) -> ResourceRequirements {
+pub(in crate::operator) fn default_resources(memory: &str) -> ResourceRequirements {
     let amount = |text: &str| Quantity(text.to_owned());
     ResourceRequirements {
         requests: Some(BTreeMap::from([("cpu".to_owned(), amount("50m")), ("memory".to_owned(), amount(memory))])),

@@ -3,16 +3,16 @@
 
 mod configuration;
 mod disruption;
-mod engine;
+pub(in crate::operator) mod engine;
 mod front;
 mod gateway;
 mod gauge;
-mod network;
+pub(in crate::operator) mod network;
 mod referrers;
 mod secrets;
 mod service;
 mod storage;
-mod volumes;
+pub(in crate::operator) mod volumes;
 mod workload;
 
 use k8s_openapi::api::core::v1::ServiceAccount;

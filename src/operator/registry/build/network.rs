@@ -42,18 +42,23 @@ fn ingress(inputs: &Inputs<'_>) -> Vec<NetworkPolicyIngressRule> {
     let mut rules = vec![NetworkPolicyIngressRule { from: None, ports: Some(vec![port("TCP", ENGINE_PORT)]) }];
     if inputs.registry.spec.storage.s3.is_none() {
         // Nobody but the operator asks how full the volume is.
-        let operator = NetworkPolicyPeer {
-            namespace_selector: Some(namespace(&inputs.settings.namespace)),
-            pod_selector: Some(selects(BTreeMap::from([
-                (labels::NAME.to_owned(), "wharf".to_owned()),
-                (labels::COMPONENT.to_owned(), "operator".to_owned()),
-            ]))),
-            ip_block: None,
-        };
+        let operator = operator_of(&inputs.settings.namespace);
         rules
             .push(NetworkPolicyIngressRule { from: Some(vec![operator]), ports: Some(vec![port("TCP", VOLUME_PORT)]) });
     }
     rules
+}
+
+/// The operator's own pods, in its namespace.
+pub(in crate::operator) fn operator_of(own: &str) -> NetworkPolicyPeer {
+    NetworkPolicyPeer {
+        namespace_selector: Some(namespace(own)),
+        pod_selector: Some(selects(BTreeMap::from([
+            (labels::NAME.to_owned(), "wharf".to_owned()),
+            (labels::COMPONENT.to_owned(), "operator".to_owned()),
+        ]))),
+        ip_block: None,
+    }
 }
 
 fn egress(store: Option<&ObjectStore>) -> Vec<NetworkPolicyEgressRule> {
@@ -104,7 +109,7 @@ fn namespace_of(endpoint: &str) -> Option<&str> {
     (kind == "svc").then_some(namespace)
 }
 
-fn port(protocol: &str, number: i32) -> NetworkPolicyPort {
+pub(in crate::operator) fn port(protocol: &str, number: i32) -> NetworkPolicyPort {
     NetworkPolicyPort {
         port: Some(IntOrString::Int(number)),
         protocol: Some(protocol.to_owned()),
@@ -116,7 +121,7 @@ fn namespace(name: &str) -> LabelSelector {
     selects(BTreeMap::from([(NAMESPACE_NAME.to_owned(), name.to_owned())]))
 }
 
-fn selects(match_labels: BTreeMap<String, String>) -> LabelSelector {
+pub(in crate::operator) fn selects(match_labels: BTreeMap<String, String>) -> LabelSelector {
     LabelSelector { match_labels: Some(match_labels), ..LabelSelector::default() }
 }
 

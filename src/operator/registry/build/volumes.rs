@@ -23,7 +23,7 @@ pub(super) const STORE_CREDENTIALS_FOLDER: &str = "/etc/wharf/object-store/crede
 pub(super) const STORE_AUTHORITY_FOLDER: &str = "/etc/wharf/object-store/authority";
 
 /// Readable by the owner and the pod's group only.
-const SECRET_MODE: i32 = 0o440;
+pub(in crate::operator) const SECRET_MODE: i32 = 0o440;
 
 pub(super) fn volumes(inputs: &Inputs<'_>) -> Vec<Volume> {
     let names = inputs.names;
@@ -99,7 +99,7 @@ fn secret(name: &str, secret: String, keys: &[&str]) -> Volume {
     }
 }
 
-pub(super) fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+pub(in crate::operator) fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     VolumeMount {
         name: name.to_owned(),
         mount_path: path.to_owned(),

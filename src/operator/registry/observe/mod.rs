@@ -25,6 +25,7 @@ use crate::operator::apply::Inventory;
 use crate::operator::authority::Authority;
 use crate::operator::ca_bundle::{self, Refusals, Standing};
 use crate::operator::call::{Action, CallError, Target, call, read};
+use crate::operator::found::{Finder, add_owned, whose};
 use crate::operator::front::Fronts;
 use crate::operator::metrics::Metrics;
 use crate::operator::view::{View, cached};
@@ -33,28 +34,8 @@ use crate::plan::Plan;
 use crate::volume::Images;
 
 pub use self::exposure::{IngressClassFact, ObservedExposure};
-pub use self::storage::{ClassTraits, FoundClaim, StorageClassFact, capacity, requested};
-
-/// An object of one of our names.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Found<K> {
-    /// There is none.
-    Absent,
-    /// This Registry's.
-    Ours(K),
-    /// Somebody else's; a few words on whose.
-    Foreign(String),
-}
-
-impl<K> Found<K> {
-    /// The object, if it is ours.
-    pub fn ours(&self) -> Option<&K> {
-        match self {
-            Self::Ours(object) => Some(object),
-            Self::Absent | Self::Foreign(_) => None,
-        }
-    }
-}
+pub use self::storage::{ClassTraits, FoundClaim, StorageClassFact, capacity, chosen_class, requested};
+pub use crate::operator::found::{Found, is_owned_by};
 
 /// Everything that a pass needs to know.
 #[derive(Clone, Debug)]
@@ -164,33 +145,20 @@ impl Observer<'_> {
             deployment,
             claim,
             storage_class,
-            lost_nodes: self.lost_nodes(&pods).await?,
+            lost_nodes: lost_nodes(self.client, self.metrics, &pods).await?,
             volume: self.volumes.of(registry),
             images: self.volumes.images(registry),
             pods,
         })
     }
 
-    /// An object that should carry our owner reference. The caches hold only objects with our label, so one that is
-    /// missing there may still exist as somebody else's: before it is taken for absent, the API server is asked.
+    /// An object that should carry our owner reference.
     async fn owned<K>(&self, store: &Store<K>, registry: &Registry, name: &str) -> Result<Found<K>, CallError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + 'static,
     {
-        let namespace = registry.namespace().unwrap_or_default();
-        if let Some(object) = cached(store, &namespace, name) {
-            return Ok(judged(Some((*object).clone()), registry));
-        }
-        let api = Api::<K>::namespaced(self.client.clone(), &namespace);
-        let target = Target::new(K::kind(&()), namespace, name);
-        // The metadata tells whose it is. What somebody else's Secret holds never comes into this process.
-        let metadata = read(self.metrics, target.clone(), api.get_metadata(name)).await?;
-        match judged(metadata, registry) {
-            Found::Absent => Ok(Found::Absent),
-            Found::Foreign(whose) => Ok(Found::Foreign(whose)),
-            // The cache is behind, or the label was taken off.
-            Found::Ours(_) => Ok(judged(read(self.metrics, target, api.get(name)).await?, registry)),
-        }
+        let finder = Finder { client: self.client, metrics: self.metrics };
+        finder.find(store, registry, &registry.namespace().unwrap_or_default(), name).await
     }
 
     /// An object that most Registries do not have: unless it is wanted, a cache without it is answer enough.
@@ -247,26 +215,6 @@ impl Observer<'_> {
         Ok(Found::Absent)
     }
 
-    /// The nodes of these pods that are gone or not ready. Read only while the registry does not answer.
-    async fn lost_nodes(&self, pods: &[Pod]) -> Result<Vec<String>, CallError> {
-        let mut names: Vec<&str> = pods
-            .iter()
-            .filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref())
-            .filter(|name| !name.is_empty())
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        let api = Api::<Node>::all(self.client.clone());
-        let mut lost = Vec::new();
-        for name in names {
-            let node = read(self.metrics, Target::new("Node", "", name), api.get(name)).await?;
-            if !node.is_some_and(|node| is_ready(&node)) {
-                lost.push(name.to_owned());
-            }
-        }
-        Ok(lost)
-    }
-
     async fn pods(&self, namespace: &str, parameters: &ListParams) -> Result<Vec<Pod>, CallError> {
         let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
         let target = Target::new("pods", namespace, "");
@@ -275,20 +223,20 @@ impl Observer<'_> {
 
     fn inventory(&self, registry: &Registry) -> Inventory {
         let mut inventory = Inventory::default();
-        let view = self.view;
-        add_owned(&mut inventory, &view.services, registry);
-        add_owned(&mut inventory, &view.deployments, registry);
-        add_owned(&mut inventory, &view.config_maps, registry);
-        add_owned(&mut inventory, &view.secrets, registry);
-        add_owned(&mut inventory, &view.service_accounts, registry);
-        add_owned(&mut inventory, &view.disruption_budgets, registry);
-        add_owned(&mut inventory, &view.ingresses, registry);
-        add_owned(&mut inventory, &view.network_policies, registry);
+        let (view, namespace) = (self.view, registry.metadata.namespace.as_deref());
+        add_owned(&mut inventory, &view.services, registry, namespace);
+        add_owned(&mut inventory, &view.deployments, registry, namespace);
+        add_owned(&mut inventory, &view.config_maps, registry, namespace);
+        add_owned(&mut inventory, &view.secrets, registry, namespace);
+        add_owned(&mut inventory, &view.service_accounts, registry, namespace);
+        add_owned(&mut inventory, &view.disruption_budgets, registry, namespace);
+        add_owned(&mut inventory, &view.ingresses, registry, namespace);
+        add_owned(&mut inventory, &view.network_policies, registry, namespace);
         // While a part of the Gateway API is missing nothing of it is built. What is wanted is not taken away for that.
         let wanted = registry.spec.expose.as_ref().is_some_and(|expose| expose.gateway.is_some());
         if self.apis.has_gateway_api() || !wanted {
-            add_owned(&mut inventory, &view.http_routes, registry);
-            add_owned(&mut inventory, &view.backend_tls_policies, registry);
+            add_owned(&mut inventory, &view.http_routes, registry, namespace);
+            add_owned(&mut inventory, &view.backend_tls_policies, registry, namespace);
         }
         inventory
     }
@@ -301,39 +249,24 @@ pub fn is_begun(registry: &Registry, names: &Names, view: &View) -> bool {
     cached(&view.secrets, names.namespace(), &names.credentials()).is_some_and(owned)
 }
 
-fn add_owned<K>(inventory: &mut Inventory, store: &Store<K>, registry: &Registry)
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    for object in store.state() {
-        if object.meta().namespace == registry.metadata.namespace && is_owned_by(object.as_ref(), registry) {
-            inventory.add(object.as_ref());
+/// The nodes of these pods that are gone or not ready. Read only while none of them answers.
+///
+/// # Errors
+/// When the API server cannot be asked.
+pub async fn lost_nodes(client: &Client, metrics: &Metrics, pods: &[Pod]) -> Result<Vec<String>, CallError> {
+    let mut names: Vec<&str> =
+        pods.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref()).filter(|name| !name.is_empty()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let api = Api::<Node>::all(client.clone());
+    let mut lost = Vec::new();
+    for name in names {
+        let node = read(metrics, Target::new("Node", "", name), api.get(name)).await?;
+        if !node.is_some_and(|node| is_ready(&node)) {
+            lost.push(name.to_owned());
         }
     }
-}
-
-fn judged<K: Resource>(object: Option<K>, registry: &Registry) -> Found<K> {
-    match object {
-        None => Found::Absent,
-        Some(object) if is_owned_by(&object, registry) => Found::Ours(object),
-        Some(object) => Found::Foreign(whose(&object)),
-    }
-}
-
-/// Whether a Registry owns an object.
-pub fn is_owned_by<K: Resource>(object: &K, registry: &Registry) -> bool {
-    object.owner_references().iter().any(|owner| Some(&owner.uid) == registry.metadata.uid.as_ref())
-}
-
-/// A few words on whose an object is that is not ours.
-fn whose<K: Resource>(object: &K) -> String {
-    if let Some(owner) = object.owner_references().first() {
-        return format!("owned by {} {}", owner.kind, owner.name);
-    }
-    match object.labels().get(labels::MANAGED_BY) {
-        Some(manager) => format!("managed by {manager}"),
-        None => "without an owner".to_owned(),
-    }
+    Ok(lost)
 }
 
 fn is_ready(node: &Node) -> bool {

@@ -190,10 +190,7 @@ impl Observer<'_> {
             .and_then(|claim| claim.spec.as_ref())
             .and_then(|spec| spec.storage_class_name.as_ref())
             .or(registry.spec.storage.claim.storage_class_name.as_ref());
-        let class = match wanted {
-            Some(name) => classes.iter().find(|class| class.name_any() == *name),
-            None => default_class(&classes),
-        };
+        let class = chosen_class(&classes, wanted);
         Ok(match (class, wanted) {
             (Some(class), _) => StorageClassFact::Available(ClassTraits {
                 by_csi_driver: *claim == FoundClaim::Absent && self.is_csi_driver(&class.provisioner).await?,
@@ -239,6 +236,15 @@ pub fn requested(claim: &PersistentVolumeClaim) -> Option<&str> {
 #[must_use]
 pub fn capacity(claim: &PersistentVolumeClaim) -> Option<&str> {
     claim.status.as_ref()?.capacity.as_ref()?.get("storage").map(|size| size.0.as_str())
+}
+
+/// The class that is asked for by name, or the default one where none is.
+#[must_use]
+pub fn chosen_class<'a>(classes: &'a [Arc<StorageClass>], wanted: Option<&String>) -> Option<&'a Arc<StorageClass>> {
+    match wanted {
+        Some(name) => classes.iter().find(|class| class.name_any() == *name),
+        None => default_class(classes),
+    }
 }
 
 /// The default class: of several, Kubernetes takes the newest.

@@ -44,6 +44,24 @@ fn nodes_are_counted_by_what_they_report() {
 }
 
 #[test]
+fn a_node_that_does_not_reach_a_registry_is_configured_all_the_same() {
+    let away = |host: &str| json!({"host": host, "reason": "Unreachable", "message": "it is away"});
+    let of = |exceptions: serde_json::Value| {
+        let counts = json!({"written": 30, "exceptions": 30});
+        let report = json!({"planRevision": 10, "counts": counts, "exceptions": exceptions});
+        let status = after(|case| {
+            case.observed.nodes = vec![node("a", report)];
+            case.observed.planned = planned(Some(10));
+        });
+        status.nodes.unwrap().summary
+    };
+    assert_eq!(of(json!([away("team.platform.svc")])), "1/1");
+    assert_eq!(of(json!([away("other.platform.svc")])), "1/1", "all that is not in order is listed before");
+    let conflict = json!({"host": "other.platform.svc", "reason": "Conflict", "message": "a file of somebody else"});
+    assert_eq!(of(json!([conflict])), "0/1");
+}
+
+#[test]
 fn a_node_counts_when_it_can_pull_by_every_name() {
     let of = |further: Option<i64>, nodes: Vec<(String, NodeRuntimeStatus)>| {
         let status = after(|case| {
