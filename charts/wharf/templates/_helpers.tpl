@@ -11,6 +11,15 @@
 {{- include "wharf.fullname" . }}-agent
 {{- end -}}
 
+{{/* The account of every Mirror's pods. */}}
+{{- define "wharf.mirror.name" -}}
+{{- include "wharf.fullname" . }}-mirror
+{{- end -}}
+
+{{- define "wharf.uninstall.name" -}}
+{{- include "wharf.fullname" . }}-uninstall
+{{- end -}}
+
 {{/* The lease that the operator's replicas compete for. Its name is compiled into the program, so no value changes it. */}}
 {{- define "wharf.lease.name" -}}
 wharf-operator
@@ -66,4 +75,13 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{/* Whether the metrics Services are wanted: a ServiceMonitor finds its targets through them. */}}
 {{- define "wharf.metrics.service" -}}
 {{- if or .Values.metrics.service.enabled .Values.metrics.serviceMonitor.enabled -}}true{{- end -}}
+{{- end -}}
+
+{{/* The agent's port for health and metrics, whose address must be one that a Service can lead to where there is a Service. */}}
+{{- define "wharf.agent.health" -}}
+{{- $agent := .Values.agent -}}
+{{- if and (include "wharf.metrics.service" .) (eq $agent.metricsAddress "127.0.0.1") -}}
+{{- fail "metrics: the agents tell theirs on 127.0.0.1 of their nodes only, where no Service leads; set agent.metricsAddress to 0.0.0.0 to open the port on the nodes' addresses" -}}
+{{- end -}}
+{{- printf (contains ":" $agent.metricsAddress | ternary "[%s]:%d" "%s:%d") $agent.metricsAddress (int $agent.healthPort) -}}
 {{- end -}}
