@@ -42,7 +42,7 @@ test-long: test ## Every test, and the long versions of those that walk or look 
 	WHARF_TEST_LONG=1 cargo test --quiet --test serve
 	WHARF_TEST_CHAOS_ROUNDS=100 dev/test-cluster chaos::
 
-bench: ## Measure the registry engines and pull-through on loopback, and the operator and the agent on the real cluster.
+bench: ## Measure registry engines, pull-through and the node's endpoint on loopback, operator, agents and pods on the real cluster.
 	@dev/bench
 
 generate: ## Write crds/, the goldens, the charts' copies and deploy/ anew.

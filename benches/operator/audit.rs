@@ -55,29 +55,44 @@ impl Mark {
 
     /// The requests that the API server received since.
     pub fn requests(&self) -> Vec<Request> {
-        let mut file = File::open(&self.file).unwrap_or_else(|error| panic!("{}: {error}", self.file.display()));
-        let length = file.metadata().unwrap().len();
-        assert!(length >= self.offset, "the audit log was rotated meanwhile; run again on a new cluster");
-        file.seek(SeekFrom::Start(self.offset)).unwrap();
+        let length = std::fs::metadata(&self.file).map_or(0, |metadata| metadata.len());
+        // A full log is put aside, and goes on in a new file.
+        let parts = if length >= self.offset {
+            vec![(self.file.clone(), self.offset)]
+        } else {
+            vec![(self.put_aside(), self.offset), (self.file.clone(), 0)]
+        };
         let mut seen = BTreeSet::new();
         let mut requests = Vec::new();
-        for line in BufReader::new(file).lines() {
-            // The last line may be half written.
-            let Ok(event) = serde_json::from_str::<Value>(&line.unwrap()) else { continue };
-            let received: Timestamp = event["requestReceivedTimestamp"].as_str().unwrap().parse().unwrap();
-            if received >= self.at
-                && let Some(request) = request(&event)
-                && seen.insert(event["auditID"].to_string())
-            {
-                requests.push(request);
+        for (path, offset) in parts {
+            let mut file = File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            file.seek(SeekFrom::Start(offset)).unwrap();
+            for line in BufReader::new(file).lines() {
+                // The last line may be half written.
+                let Ok(event) = serde_json::from_str::<Value>(&line.unwrap()) else { continue };
+                let received: Timestamp = event["requestReceivedTimestamp"].as_str().unwrap().parse().unwrap();
+                if received >= self.at
+                    && let Some(request) = request(&event)
+                    && seen.insert(event["auditID"].to_string())
+                {
+                    requests.push(request);
+                }
             }
         }
         requests
     }
+
+    /// The file that was full last: they are named by the time.
+    fn put_aside(&self) -> PathBuf {
+        let folder = std::fs::read_dir(self.file.parent().unwrap()).unwrap();
+        let files = folder.map(|entry| entry.unwrap().path());
+        files.filter(|path| path.display().to_string().contains("/audit-")).max().expect("a log that was put aside")
+    }
 }
 
 fn request(event: &Value) -> Option<Request> {
-    let user = event["user"]["username"].as_str()?;
+    // Benchmarks act for agents that are not there.
+    let user = event["impersonatedUser"]["username"].as_str().or(event["user"]["username"].as_str())?;
     let component = user.strip_prefix("system:serviceaccount:wharf-system:wharf-")?.to_owned();
     let object = &event["objectRef"];
     let resource = object["resource"].as_str().unwrap_or_else(|| event["requestURI"].as_str().unwrap_or_default());

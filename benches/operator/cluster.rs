@@ -14,7 +14,7 @@ use kube::{Client, Config, ResourceExt};
 use serde_json::json;
 use wharf::api::{NodeRuntime, Registry};
 
-use crate::process::Process;
+use crate::process::{Memory, Process};
 
 /// A bound against hanging, not an expectation.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -103,10 +103,17 @@ impl Cluster {
         api.list(&ListParams::default().labels(&selector)).await.unwrap().items
     }
 
-    /// The running processes of a component.
-    pub async fn processes(&self, component: &str) -> Vec<Process> {
+    /// The running processes of a component, pod by pod.
+    pub async fn processes(&self, component: &str) -> Vec<Vec<Process>> {
         let pods = self.pods(component).await;
-        pods.iter().filter_map(|pod| Process::of_pod(pod.metadata.uid.as_ref()?)).collect()
+        let each = pods.iter().filter_map(|pod| Some(Process::of_pod(pod.metadata.uid.as_ref()?)));
+        each.filter(|processes| !processes.is_empty()).collect()
+    }
+
+    /// What each agent holds, its supervisor included.
+    pub async fn memory_of_agents(&self) -> Vec<Memory> {
+        let agents = self.processes("agent").await;
+        agents.iter().map(|processes| processes.iter().map(Process::memory).sum()).collect()
     }
 
     /// Ends the operator in good order and starts another; gives back its process.
@@ -121,7 +128,7 @@ impl Cluster {
     pub async fn operator(&self) -> Process {
         let mut found = None;
         until("the operator runs", async || {
-            found = self.processes("operator").await.pop();
+            found = self.processes("operator").await.concat().pop();
             found.is_some()
         })
         .await;

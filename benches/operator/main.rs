@@ -72,8 +72,8 @@ impl Bench {
         self.cluster.restart_agents().await;
         tokio::time::sleep(SETTLE).await;
         figures.memory("operator_idle", operator.memory());
-        for agent in self.cluster.processes("agent").await {
-            figures.memory("agent_idle", agent.memory());
+        for memory in self.cluster.memory_of_agents().await {
+            figures.memory("agent_idle", memory);
         }
     }
 
@@ -138,8 +138,8 @@ impl Bench {
         }
         rest(Duration::from_secs(5)).await;
         count_convergence(figures, "at_once", &mark.requests(), FEW);
-        for agent in self.cluster.processes("agent").await {
-            figures.memory("agent_few", agent.memory());
+        for memory in self.cluster.memory_of_agents().await {
+            figures.memory("agent_few", memory);
         }
         self.cluster.remove_namespace(namespace).await;
         rest(Duration::from_secs(5)).await;
@@ -167,8 +167,8 @@ impl Bench {
         let operator = self.cluster.operator().await;
         figures.add("many_processor", operator.processor() - before);
         figures.memory("operator_many_grown", operator.memory());
-        for agent in self.cluster.processes("agent").await {
-            figures.memory("agent_many_grown", agent.memory());
+        for memory in self.cluster.memory_of_agents().await {
+            figures.memory("agent_many_grown", memory);
         }
         self.start(figures).await;
         self.cluster.restart_agents().await;
@@ -205,8 +205,8 @@ impl Bench {
         if !what.is_empty() {
             eprintln!("    at rest: {what}");
         }
-        for agent in self.cluster.processes("agent").await {
-            figures.memory("agent_many", agent.memory());
+        for memory in self.cluster.memory_of_agents().await {
+            figures.memory("agent_many", memory);
         }
     }
 

@@ -9,15 +9,16 @@ use crate::support::process::seconds;
 pub use crate::support::process::{Memory, Process};
 
 impl Process {
-    /// The process of Wharf in the pod of that UID.
-    pub fn of_pod(uid: &str) -> Option<Self> {
-        let entries = std::fs::read_dir("/proc").ok()?;
-        entries.flatten().find_map(|entry| {
+    /// The processes of Wharf in the pod of that UID: an agent has a supervisor and a worker.
+    pub fn of_pod(uid: &str) -> Vec<Self> {
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let of_it = entries.filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let groups = std::fs::read_to_string(entry.path().join("cgroup")).ok()?;
             let command = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
             (groups.contains(uid) && command.starts_with("/usr/bin/wharf")).then_some(Self { pid })
-        })
+        });
+        of_it.collect()
     }
 
     /// When it started, to a hundredth of a second.

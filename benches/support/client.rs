@@ -3,7 +3,10 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 /// How long a server may be silent: a bound against hanging, not an expectation.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -18,8 +21,36 @@ pub struct Answer {
     pub at: Instant,
 }
 
+enum Stream {
+    Plain(TcpStream),
+    Secure(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Secure(stream) => &stream.sock,
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.write_all(bytes),
+            Self::Secure(stream) => stream.write_all(bytes),
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Secure(stream) => stream.read(buffer),
+        }
+    }
+}
+
 pub struct Client {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
     /// Sent with each request.
     pub token: Option<&'static str>,
@@ -27,15 +58,22 @@ pub struct Client {
 
 impl Client {
     pub fn new(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::of(Stream::Plain(connect(address)))
+    }
+
+    /// The same over TLS, to a server of an address.
+    pub fn over_tls(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
+        let session = ClientConnection::new(config, address.ip().into()).unwrap();
+        Self::of(Stream::Secure(Box::new(StreamOwned::new(session, connect(address)))))
+    }
+
+    fn of(stream: Stream) -> Self {
         Self { stream, buffer: vec![0; BUFFER], token: None }
     }
 
     /// How long to wait for the next bytes.
     pub fn wait_at_most(&self, duration: Duration) {
-        self.stream.set_read_timeout(Some(duration.max(Duration::from_millis(1)))).unwrap();
+        self.stream.socket().set_read_timeout(Some(duration.max(Duration::from_millis(1)))).unwrap();
     }
 
     /// Sends a request without waiting for the answer.
@@ -47,8 +85,8 @@ impl Client {
              Content-Length: {}\r\n\r\n",
             body.len()
         );
-        self.stream.write_all(head.as_bytes())?;
-        self.stream.write_all(body)
+        self.stream.write(head.as_bytes())?;
+        if body.is_empty() { Ok(()) } else { self.stream.write(body) }
     }
 
     pub fn send(&mut self, method: &str, path: &str, kind: &str, body: &[u8]) -> io::Result<Answer> {
@@ -87,6 +125,13 @@ impl Client {
             length => Ok(length),
         }
     }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
 }
 
 /// What a head says, and where the body begins.

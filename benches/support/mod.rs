@@ -11,6 +11,12 @@ pub mod server;
 #[allow(dead_code, reason = "each benchmark uses its part")]
 pub mod values;
 
+/// The folder with everything.
+#[allow(dead_code, reason = "each benchmark uses its part")]
+pub fn checkout() -> std::path::PathBuf {
+    env!("CARGO_MANIFEST_DIR").into()
+}
+
 /// A number from the environment.
 pub fn setting(name: &str, otherwise: usize) -> usize {
     std::env::var(name)

@@ -1,5 +1,6 @@
 //! Looks at a running process from outside, through `/proc`. It must never change what it looks at.
 
+use std::iter::Sum;
 use std::path::PathBuf;
 
 /// A running process.
@@ -17,6 +18,18 @@ pub struct Memory {
     pub allocated: f64,
     /// The most that was ever resident.
     pub peak: f64,
+}
+
+/// Of several processes; pages that they share are counted in each.
+impl Sum for Memory {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        let nothing = Self { resident: 0.0, allocated: 0.0, peak: 0.0 };
+        all.fold(nothing, |sum, one| Self {
+            resident: sum.resident + one.resident,
+            allocated: sum.allocated + one.allocated,
+            peak: sum.peak + one.peak,
+        })
+    }
 }
 
 impl Process {

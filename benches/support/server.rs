@@ -90,12 +90,7 @@ impl Server {
 
     /// What it holds in memory; pages that its processes share are counted in each.
     pub fn memory(&self) -> Memory {
-        let all = self.processes().iter().map(Process::memory).collect::<Vec<_>>();
-        Memory {
-            resident: all.iter().map(|memory| memory.resident).sum(),
-            allocated: all.iter().map(|memory| memory.allocated).sum(),
-            peak: all.iter().map(|memory| memory.peak).sum(),
-        }
+        self.processes().iter().map(Process::memory).sum()
     }
 }
 

@@ -120,7 +120,7 @@ fn the_processes_tell_how_they_are() {
     namespace.ready_registry("team", "{}");
     for (component, port, expected) in [
         ("operator", 8080, "wharf_operator_passes_total{controller=\"registry\",outcome=\"completed\"}"),
-        ("agent", 8081, "wharf_agent_"),
+        ("agent", 17081, "wharf_agent_"),
     ] {
         let selector = format!("app.kubernetes.io/component={component}");
         let pods = get(&["pods", "-n", "wharf-system", "-l", &selector]).unwrap();

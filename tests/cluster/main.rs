@@ -23,6 +23,7 @@ mod engines;
 mod exposing;
 mod gateway;
 mod images;
+mod mirror;
 mod names;
 mod nodes;
 mod outside;

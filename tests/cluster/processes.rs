@@ -20,20 +20,38 @@ pub fn kill_engine(namespace: &str, registry: &str) -> bool {
     kill(&pods, &["/usr/bin/wharf\0serve", "registry\0serve"])
 }
 
+/// The pods of a Mirror.
+pub fn kill_mirror(mirror: &str) -> bool {
+    kill(
+        &["-n", "wharf-system", "-l", &format!("app.kubernetes.io/name=mirror,app.kubernetes.io/instance={mirror}")],
+        &["/usr/bin/wharf"],
+    )
+}
+
+/// Stops what a node's agent does, but for what watches over it, as a deadlock would.
+pub fn freeze_agent(node: u8) -> bool {
+    let node = format!("--field-selector=spec.nodeName=node{node}");
+    let pods = ["-n", "wharf-system", "-l", "app.kubernetes.io/component=agent", &node];
+    signal("-STOP", &pods, |command| command.contains("\0--worker\0"))
+}
+
 /// Every process whose command begins in one of these ways, in the pods that are selected; `false` where none runs.
 fn kill(pods: &[&str], commands: &[&str]) -> bool {
+    signal("-9", pods, |command| commands.iter().any(|start| command.starts_with(start)))
+}
+
+fn signal(signal: &str, pods: &[&str], is_meant: impl Fn(&str) -> bool) -> bool {
     let Some(pods) = get(&[&["pods"], pods].concat()) else { return false };
-    let mut killed = false;
+    let mut reached = false;
     for pod in pods["items"].as_array().unwrap() {
         let uid = pod["metadata"]["uid"].as_str().unwrap();
         for process in std::fs::read_dir("/proc").unwrap().flatten() {
             let read = |name: &str| std::fs::read_to_string(process.path().join(name)).unwrap_or_default();
-            let command = read("cmdline");
-            if read("cgroup").contains(uid) && commands.iter().any(|start| command.starts_with(start)) {
+            if is_meant(&read("cmdline")) && read("cgroup").contains(uid) {
                 let number = process.file_name().into_string().unwrap();
-                killed |= attempt("kill", &["-9", &number], "").is_ok();
+                reached |= attempt("kill", &[signal, &number], "").is_ok();
             }
         }
     }
-    killed
+    reached
 }

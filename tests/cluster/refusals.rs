@@ -98,3 +98,33 @@ fn what_cannot_change_is_refused_later() {
     // The same amount in another notation, and more of it, are fine.
     apply(&yaml("{size: 2048Mi, storageClassName: standard}"));
 }
+
+/// The rules themselves are tried in src/api/mirror/tests.rs; here, that the API server takes them and says the field.
+#[test]
+#[ignore = "needs cluster"]
+fn wrong_mirrors_are_refused_with_a_sentence_that_helps() {
+    let mirror = |name: &str, spec: &str| {
+        format!("apiVersion: wharf.dev/v1alpha1\nkind: Mirror\nmetadata: {{name: {name}}}\nspec: {spec}\n")
+    };
+    for (name, spec, expected) in [
+        ("refused", "{}", "spec.upstreams"),
+        ("refused", "{upstreams: []}", "spec.upstreams"),
+        ("refused", "{upstreams: [{host: a.b}, {host: a.b}]}", "Duplicate value"),
+        ("refused", "{upstreams: [{host: 'https://docker.io'}]}", "without https:// and without a path"),
+        ("refused", "{upstreams: [{host: Docker.io}]}", "must be in lower case"),
+        ("refused", "{upstreams: [{host: team.platform.svc}]}", "outside of the cluster"),
+        ("refused", "{upstreams: [{host: a.b, endpoints: ['https://me:word@c.d']}]}", "spec.upstreams[0].endpoints[0]"),
+        ("refused", "{upstreams: [{host: a.b, proxy: 'http://me:word@c.d'}]}", "must hold no user name"),
+        ("refused", "{upstreams: [{host: a.b, privateImages: All}]}", "supported values: \"VerifyWithUpstream\""),
+        ("refused", "{upstreams: [{host: a.b}], cache: {pin: [docker.io/library/a]}}", "must begin with a host of"),
+        ("refused", "{upstreams: [{host: a.b}], cache: {tagMaxAge: soon}}", "spec.cache.tagMaxAge"),
+        ("refused-0", "{upstreams: [{host: a.b}]}", "must not end in '-' and a number"),
+    ] {
+        let said = refusal(&mirror(name, spec));
+        assert!(said.contains(expected), "{name} {spec}: expected {expected:?}, the API server said:\n{said}");
+    }
+    let right =
+        mirror("accepted", "{upstreams: [{host: 'r.example:5000', endpoints: ['http://[fd00::7]:5000/v2/hub']}]}");
+    attempt("kubectl", &["apply", "--dry-run=server", "-f", "-"], &right)
+        .unwrap_or_else(|said| panic!("{said}\n{right}"));
+}

@@ -105,7 +105,7 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 fn picture() -> String {
     let mut text = String::new();
     for arguments in [
-        &["get", "registries,noderuntimes", "-A", "-o", "wide"][..],
+        &["get", "registries,mirrors,noderuntimes", "-A", "-o", "wide"][..],
         &["get", "pods,pvc", "-A", "-o", "wide"],
         &["get", "events", "-A", "--sort-by=.lastTimestamp"],
         &["logs", "-n", "wharf-system", "deployment/wharf-operator", "--tail=40"],

@@ -9,7 +9,8 @@ create_addons() {
   provisioner=$(own_images | awk '$1 == "local-path-provisioner" { print $2 }')
   for file in "$cluster_dir"/manifests/*.yaml; do
     echo ---
-    sed -e "s|COREDNS_IMAGE|$coredns|" -e "s|PROVISIONER_IMAGE|$provisioner|" "$file"
+    sed -e "s|COREDNS_IMAGE|$coredns|" -e "s|PROVISIONER_IMAGE|$provisioner|" \
+      -e "s|INTERNET|$internet_ip $internet_names|" "$file"
   done >"$state/addons.yaml"
   kubectl create --validate=false -f "$state/addons.yaml" >/dev/null
 }

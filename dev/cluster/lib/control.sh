@@ -10,6 +10,7 @@ start_control_place() {
 link set lo up
 link add br0 type bridge
 addr add $control_ip/24 dev br0
+addr add $internet_ip/32 dev br0
 link set br0 up
 IP
 }

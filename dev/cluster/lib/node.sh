@@ -62,7 +62,11 @@ seed_node() {
     for ((other = 1; other <= $2; other++)); do
       echo "$(node_ip "$other") node$other"
     done
+    echo "$internet_ip $internet_names"
   } >"$own/etc/upper/hosts"
+  # Beside the machine's own, which every program reads too that reads these.
+  mkdir -p "$own/etc/upper/ssl/certs"
+  install -m 644 "$pki/internet.crt" "$own/etc/upper/ssl/certs/"
   echo '{"default":[{"type":"insecureAcceptAnything"}]}' >"$own/etc-dirs/containers/policy.json"
   : >"$own/etc-dirs/containers/registries.conf"
   containerd_config "$n" >"$own/etc-dirs/containerd/config.toml"
