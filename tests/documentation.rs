@@ -30,6 +30,9 @@ fn every_reason_has_a_heading_and_every_heading_a_reason() {
         "HostsReady",
         "CaBundlesReady",
         "NodesConfigured",
+        "UpstreamsReachable",
+        "CacheHealthy",
+        "EndpointReady",
         "Exposed",
     ];
     let reasons: BTreeSet<&str> = reasons.into_iter().filter(|word| !condition_types.contains(word)).collect();
@@ -69,7 +72,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 #[test]
 fn the_definitions_in_the_repository_are_those_of_the_code() {
     let files = wharf::api::definition_files().unwrap();
-    assert_eq!(files.len(), 2);
+    assert_eq!(files.len(), 3);
     for (name, yaml) in files {
         assert!(read(&format!("crds/{name}")) == yaml, "crds/{name} is not current: run make generate");
     }
