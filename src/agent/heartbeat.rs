@@ -1,6 +1,7 @@
 //! How the worker tells its supervisor that it turns. It beats on the same thread that serves connections, so that whatever holds up
 //! the one holds up the other; and it must end with its supervisor, because nobody would end it when it hangs.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::AsFd as _;
 
@@ -10,11 +11,15 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::supervisor::BEAT;
 
-/// Beats for as long as the supervisor listens; returns when it is gone.
-///
-/// # Errors
-/// When standard output is not the supervisor's pipe.
-pub async fn beat() -> io::Result<()> {
+/// Beats for as long as the supervisor listens. Returns why it cannot be told any more: it is gone, or standard output is not its pipe.
+pub async fn beat() -> io::Error {
+    match beat_on().await {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+async fn beat_on() -> io::Result<Infallible> {
     // The kernel's own word, for when this loop does not turn. It is of the thread that started this process: the supervisor's only one.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let pipe = Sender::from_owned_fd(io::stdout().as_fd().try_clone_to_owned()?)?;

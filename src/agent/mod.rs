@@ -46,6 +46,8 @@ use pass::{Agent, Verdict};
 use probing::Probes;
 use work::Disks;
 
+/// See [`endpoint::Settings::longest_stall`].
+const LONGEST_STALL: Duration = Duration::from_secs(60);
 /// How long stopping may take, the node's restoring included. The pod's grace period must be longer.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
@@ -143,17 +145,16 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let news = Arc::new(Notify::new());
     let local = Served { options: options.clone(), traffic, probes, news: news.clone(), metrics: metrics.clone() };
     let serve = tokio::spawn(local.run(bind, stop.clone()));
+    let life = async {
+        work(agent, bound.clone(), news, &client, &options, &health, &stop).await;
+        // It is bound by now, or will never be.
+        let _ = serve.await;
+        let endpoint = bound.borrow().as_ref().and_then(|bound| bound.endpoint.clone());
+        finish(client.clone(), &options, disks, metrics, endpoint).await;
+    };
     tokio::select! {
-        () = work(agent, bound.clone(), news, &client, &options, &health, &stop) => {}
-        lost = heartbeat::beat() => return Err(Error::Supervisor(lost.err().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()))),
-    }
-    // It is bound by now, or will never be.
-    let _ = serve.await;
-    let endpoint = bound.borrow().as_ref().and_then(|bound| bound.endpoint.clone());
-    let finishing = finish(client, &options, disks, metrics, endpoint);
-    tokio::select! {
-        () = finishing => {}
-        lost = heartbeat::beat() => return Err(Error::Supervisor(lost.err().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()))),
+        () = life => {}
+        lost = heartbeat::beat() => return Err(Error::Supervisor(lost)),
     }
     serving.abort();
     Ok(())
@@ -197,6 +198,7 @@ impl Served {
             plain_http: self.options.local_plain_http,
             state_folder: self.options.state_folder.clone(),
             token_file: self.options.mirror_token.clone(),
+            longest_stall: LONGEST_STALL,
         };
         Endpoint::start(settings, self.traffic.clone()).await.map_err(|error| match error {
             endpoint::BindError::InUse { .. } => Local::PortInUse(error.to_string()),

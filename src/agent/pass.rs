@@ -24,7 +24,7 @@ use super::runtime::{NodeInfo, Unable};
 use super::status::{Carried, HostFacts, Reporter, State, to_the_second};
 use super::work::{Disks, Done, Files, Work};
 use crate::api::reason;
-use crate::plan::{OwnerKind, Plan};
+use crate::plan::{Entry, OwnerKind, Plan};
 
 /// How a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,14 +226,14 @@ impl<E: Endpoint> Agent<E> {
         self.written.extend(outcome.changed.iter().map(|host| (host.clone(), moment.clone())));
         self.written.retain(|host, _| outcome.standing.contains(host));
         self.noted.retain(|host| outcome.standing.contains(host) && !outcome.changed.contains(host));
-        let standing = || plan.hosts.iter().filter(|(host, _)| outcome.standing.contains(*host));
         if let Some(endpoint) = &bound.endpoint {
-            for (host, _) in standing().filter(|(_, entry)| entry.owner.kind == OwnerKind::Mirror) {
+            let standing = || mirrored(plan).filter(|(host, _)| outcome.standing.contains(*host));
+            for (host, _) in standing() {
                 if self.noted.insert(host.clone()) {
                     endpoint.note_written(host);
                 }
             }
-            let hosts = standing().map(|(host, entry)| (host, entry.owner.kind, entry.since));
+            let hosts = standing().map(|(host, entry)| (host, entry.since));
             self.probes.reach().watch(hosts, |host| outcome.changed.contains(host), now());
             self.probes.wake();
         } else {
@@ -245,15 +245,19 @@ impl<E: Endpoint> Agent<E> {
 
     fn facts(&self, plan: &Plan, bound: &Bound<E>) -> Vec<HostFacts> {
         let reach = self.probes.reach();
-        let facts = plan.hosts.iter().map(|(host, entry)| HostFacts {
+        let facts = mirrored(plan).map(|(host, _)| HostFacts {
             host: host.clone(),
-            kind: entry.owner.kind,
             written: self.written.get(host).cloned(),
             reachable: reach.told(host).cloned(),
             used: bound.endpoint.as_ref().is_some_and(|endpoint| endpoint.used(host)),
         });
         facts.collect()
     }
+}
+
+/// The hosts of Mirrors.
+fn mirrored(plan: &Plan) -> impl Iterator<Item = (&String, &Entry)> {
+    plan.hosts.iter().filter(|(_, entry)| entry.owner.kind == OwnerKind::Mirror)
 }
 
 fn now() -> std::time::Instant {
@@ -265,10 +269,7 @@ fn figures(state: &State<'_>, plan: Option<&Plan>, serving: bool) -> Figures {
     let State::CarriedOut(Carried { outcome, hosts, .. }) = state else {
         return figures;
     };
-    let mirrors: Vec<&HostFacts> = hosts
-        .iter()
-        .filter(|facts| facts.kind == OwnerKind::Mirror && outcome.standing.contains(&facts.host))
-        .collect();
+    let mirrors: Vec<&HostFacts> = hosts.iter().filter(|facts| outcome.standing.contains(&facts.host)).collect();
     Figures {
         written: outcome.standing.len(),
         exceptions: outcome.exceptions.len(),

@@ -1,4 +1,4 @@
-//! Asks, over and over, whether what serves the node's hosts can be reached through the node's own endpoint.
+//! Asks, over and over, whether the Mirrors of the node's hosts can be reached through the node's own endpoint.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -85,16 +85,14 @@ impl Probes {
 mod tests {
     use super::*;
     use crate::agent::fake::Local as Fake;
-    use crate::plan::OwnerKind;
 
     #[tokio::test(start_paused = true)]
     async fn what_changes_is_told_and_what_does_not_is_not() {
         let (probes, news, stop, fake) =
             (Probes::default(), Arc::new(Notify::new()), CancellationToken::new(), Fake::default());
         let running = tokio::spawn(probes.clone().run(fake.clone(), news.clone(), Metrics::default(), stop.clone()));
-        let names = ["docker.io".to_owned(), "team.platform.svc".to_owned()];
-        let hosts = || names.iter().zip([OwnerKind::Mirror, OwnerKind::Registry]).map(|(name, kind)| (name, kind, 1));
-        probes.reach().watch(hosts(), |_| false, Instant::now().into_std());
+        let name = "docker.io".to_owned();
+        probes.reach().watch([(&name, 1)], |_| false, Instant::now().into_std());
         probes.wake();
         news.notified().await;
         assert_eq!(probes.reach().told("docker.io"), Some(&Ok(())));
@@ -116,23 +114,5 @@ mod tests {
         assert_eq!(probes.reach().told("docker.io"), Some(&Ok(())));
         stop.cancel();
         running.await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn hundreds_of_registries_are_asked_a_few_a_second() {
-        let (probes, stop, fake) = (Probes::default(), CancellationToken::new(), Fake::default());
-        let names: Vec<String> = (0..500).map(|number| format!("r{number}.platform.svc")).collect();
-        probes.reach().watch(
-            names.iter().map(|name| (name, OwnerKind::Registry, 1)),
-            |_| false,
-            Instant::now().into_std(),
-        );
-        tokio::spawn(probes.clone().run(fake.clone(), Arc::default(), Metrics::default(), stop.clone()));
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        let asked = fake.verified();
-        assert!((30..=42).contains(&asked), "{asked}");
-        tokio::time::sleep(Duration::from_secs(190)).await;
-        assert_eq!(fake.verified(), 500);
-        stop.cancel();
     }
 }

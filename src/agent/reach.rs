@@ -1,15 +1,11 @@
-//! Whether what serves each host can be reached, and when that is tried next. Pure: answers and times come in as arguments.
+//! Whether the Mirror of each host can be reached, and when that is tried next. Pure: answers and times come in as arguments.
 //! It must never let a host that flaps change what is told with each attempt.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::plan::OwnerKind;
-
 /// How often a Mirror is asked for its canary while it answers.
-const MIRROR_INTERVAL: Duration = Duration::from_secs(60);
-/// How often a Registry is. There may be hundreds of them, each asked by every node.
-const REGISTRY_INTERVAL: Duration = Duration::from_mins(10);
+const INTERVAL: Duration = Duration::from_secs(60);
 /// The delay after a first failure; it grows with each.
 const RETRY: Duration = Duration::from_secs(5);
 /// The longest delay after a failure.
@@ -18,13 +14,12 @@ const SLOWEST_RETRY: Duration = Duration::from_secs(60);
 const FAILURES: u32 = 3;
 /// How many are tried at the same time.
 const PARALLEL: usize = 4;
-/// Between two rounds, each of which tries one Registry at most.
+/// Between two rounds.
 pub const PAUSE: Duration = Duration::from_millis(250);
 
 /// What is known of one host.
 #[derive(Clone, Debug)]
 struct Host {
-    kind: OwnerKind,
     /// The revision in which the entry last changed.
     since: i64,
     failures: u32,
@@ -40,20 +35,20 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Looks after these hosts from now on, each with its kind and the revision of its entry. Those that are new, have
+    /// Looks after these hosts from now on, each with the revision of its entry. Those that are new, have
     /// changed, or are `fresh`, are tried at once.
     pub fn watch<'a>(
         &mut self,
-        hosts: impl IntoIterator<Item = (&'a String, OwnerKind, i64)>,
+        hosts: impl IntoIterator<Item = (&'a String, i64)>,
         fresh: impl Fn(&str) -> bool,
         now: Instant,
     ) {
         let mut before = std::mem::take(&mut self.hosts);
-        for (name, kind, since) in hosts {
+        for (name, since) in hosts {
             let host = match before.remove(name) {
-                Some(old) if old.since == since && old.kind == kind && !fresh(name) => old,
-                Some(old) if old.kind == kind => Host { since, due: now, ..old },
-                _ => Host { kind, since, failures: 0, told: None, due: now },
+                Some(old) if old.since == since && !fresh(name) => old,
+                Some(old) => Host { since, due: now, ..old },
+                None => Host { since, failures: 0, told: None, due: now },
             };
             self.hosts.insert(name.clone(), host);
         }
@@ -62,17 +57,10 @@ impl Reach {
     /// The hosts to try now.
     #[must_use]
     pub fn due(&self, now: Instant) -> Vec<String> {
-        let due = |kind: OwnerKind| {
-            let mut due: Vec<(&Instant, &String)> = self
-                .hosts
-                .iter()
-                .filter(move |(_, host)| host.kind == kind && host.due <= now)
-                .map(|(name, host)| (&host.due, name))
-                .collect();
-            due.sort();
-            due.into_iter().map(|(_, name)| name.clone())
-        };
-        due(OwnerKind::Registry).take(1).chain(due(OwnerKind::Mirror)).take(PARALLEL).collect()
+        let hosts = self.hosts.iter().filter(|(_, host)| host.due <= now);
+        let mut due: Vec<(Instant, &String)> = hosts.map(|(name, host)| (host.due, name)).collect();
+        due.sort();
+        due.into_iter().take(PARALLEL).map(|(_, name)| name.clone()).collect()
     }
 
     /// How long until a host is to be tried; never without hosts.
@@ -88,10 +76,9 @@ impl Reach {
             return false;
         };
         let before = host.told.as_ref().map(Result::is_ok);
-        let delay = match (&answer, host.kind) {
-            (Ok(()), OwnerKind::Mirror) => MIRROR_INTERVAL,
-            (Ok(()), OwnerKind::Registry) => REGISTRY_INTERVAL,
-            (Err(_), _) => RETRY.saturating_mul(host.failures.saturating_add(1)).min(SLOWEST_RETRY),
+        let delay = match answer {
+            Ok(()) => INTERVAL,
+            Err(_) => RETRY.saturating_mul(host.failures.saturating_add(1)).min(SLOWEST_RETRY),
         };
         host.due = now + delay.mul_f64(0.9 + 0.2 * random.clamp(0.0, 1.0));
         host.failures = if answer.is_ok() { 0 } else { host.failures.saturating_add(1) };
@@ -115,10 +102,10 @@ mod tests {
 
     const NO: Result<(), String> = Err(String::new());
 
-    fn reach(hosts: &[(&str, OwnerKind)], now: Instant) -> Reach {
+    fn reach(hosts: &[&str], now: Instant) -> Reach {
         let mut reach = Reach::default();
-        let names: Vec<String> = hosts.iter().map(|(name, _)| (*name).to_owned()).collect();
-        reach.watch(names.iter().zip(hosts).map(|(name, (_, kind))| (name, *kind, 1)), |_| false, now);
+        let names: Vec<String> = hosts.iter().map(|name| (*name).to_owned()).collect();
+        reach.watch(names.iter().map(|name| (name, 1)), |_| false, now);
         reach
     }
 
@@ -129,7 +116,7 @@ mod tests {
     #[test]
     fn three_failures_in_a_row_are_told_once_and_one_answer_at_once() {
         let now = Instant::now();
-        let mut reach = reach(&[("m", OwnerKind::Mirror)], now);
+        let mut reach = reach(&["m"], now);
         assert_eq!(is_up(&reach, "m"), None);
         assert!(reach.learn("m", Ok(()), now, 0.5));
         for _ in 0..20 {
@@ -148,13 +135,12 @@ mod tests {
     #[test]
     fn attempts_are_spread_and_slow_down() {
         let now = Instant::now();
-        let mut reach = reach(&[("m", OwnerKind::Mirror), ("r", OwnerKind::Registry)], now);
+        let mut reach = reach(&["m"], now);
         let mut delay = |host: &str, answer: Result<(), String>, random: f64| {
             reach.learn(host, answer, now, random);
             reach.hosts[host].due - now
         };
         assert_eq!(delay("m", Ok(()), 0.5).as_secs(), 60);
-        assert_eq!(delay("r", Ok(()), 0.5).as_secs(), 600);
         assert_eq!(delay("m", Ok(()), 0.0).as_secs(), 54);
         let slower: Vec<u64> = (0..14).map(|_| delay("m", NO, 0.5).as_secs()).collect();
         assert_eq!(slower[..3], [5, 10, 15]);
@@ -162,20 +148,17 @@ mod tests {
     }
 
     #[test]
-    fn a_round_tries_few_and_one_registry_at_most() {
+    fn a_round_tries_few() {
         let now = Instant::now();
-        let mut hosts: Vec<(String, OwnerKind)> =
-            (0..9).map(|number| (format!("r{number}"), OwnerKind::Registry)).collect();
-        hosts.extend((0..9).map(|number| (format!("m{number}"), OwnerKind::Mirror)));
-        let hosts: Vec<(&str, OwnerKind)> = hosts.iter().map(|(name, kind)| (name.as_str(), *kind)).collect();
+        let hosts = ["a", "b", "c", "d", "e", "f"];
         let mut reach = reach(&hosts, now);
-        assert_eq!(reach.due(now), ["r0", "m0", "m1", "m2"]);
+        assert_eq!(reach.due(now), hosts[..4]);
         assert_eq!(reach.rest(now), Some(PAUSE), "the next round is not at once");
-        for (name, _) in &hosts {
+        for name in hosts {
             reach.learn(name, Ok(()), now, 0.5);
         }
         assert_eq!(reach.due(now), [""; 0]);
-        assert_eq!(reach.rest(now), Some(MIRROR_INTERVAL));
+        assert_eq!(reach.rest(now), Some(INTERVAL));
         assert_eq!(Reach::default().rest(now), None);
     }
 
@@ -183,7 +166,7 @@ mod tests {
     fn what_is_new_or_has_changed_is_tried_at_once_and_what_is_gone_is_forgotten() {
         let now = Instant::now();
         let names = ["a", "b", "c", "d"].map(str::to_owned);
-        let all = |since: [i64; 4]| names.iter().zip(since).map(|(name, since)| (name, OwnerKind::Mirror, since));
+        let all = |since: [i64; 4]| names.iter().zip(since).map(|(name, since)| (name, since));
         let mut reach = Reach::default();
         reach.watch(all([1, 1, 1, 1]), |_| false, now);
         for name in &names {

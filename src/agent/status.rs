@@ -15,7 +15,6 @@ use super::runtime::Unable;
 use crate::api::condition::{ENDPOINT_READY, Finding, READY, Status, conditions};
 use crate::api::node_runtime::{HostCounts, HostException, MAX_EXCEPTIONS, MAX_MIRRORS, MirroredHost};
 use crate::api::{NodeRuntime, NodeRuntimeStatus, reason};
-use crate::plan::OwnerKind;
 
 /// The name under which the API server records what the agent wrote.
 const FIELD_MANAGER: &str = "wharf/agent";
@@ -58,19 +57,18 @@ pub struct Carried {
     pub revision: i64,
     /// What became of the files.
     pub outcome: Outcome,
-    /// What is known of each host of the plan on this node, by name.
+    /// What is known of each Mirror's host of the plan on this node, by name. A Registry that is away is away from all nodes alike, and
+    /// says so itself: with each node telling it too, a cluster with many that are suspended would never be silent.
     pub hosts: Vec<HostFacts>,
     /// What a person must know of this runtime, after how many hosts stand.
     pub hint: Option<&'static str>,
 }
 
-/// What this process knows of one host.
+/// What this process knows of one host of a Mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFacts {
     /// The host.
     pub host: String,
-    /// The kind of the resource that serves it.
-    pub kind: OwnerKind,
     /// When this process wrote its files, if it did.
     pub written: Option<Time>,
     /// Whether it can be reached, or why not; nothing before it was tried.
@@ -117,10 +115,8 @@ fn carried_out(status: &mut NodeRuntimeStatus, old: &NodeRuntimeStatus, carried:
     // With more exceptions than are listed, nobody could tell which hosts are in order.
     let told = outcome.exceptions.len() <= MAX_EXCEPTIONS;
     status.plan_revision = if told { Some(carried.revision) } else { old.plan_revision };
-    // A Registry that is away is away from all nodes alike, and says so itself: with each node telling it too, a cluster with many
-    // that are suspended would never be silent.
-    let mirrors = carried.hosts.iter().filter(|host| host.kind == OwnerKind::Mirror);
-    let unreachable: Vec<HostException> = mirrors.filter_map(|host| unreachable(host, outcome, old)).collect();
+    let unreachable: Vec<HostException> =
+        carried.hosts.iter().filter_map(|host| unreachable(host, outcome, old)).collect();
     let troubles: Vec<&HostException> = outcome.exceptions.iter().chain(&unreachable).collect();
     let count = troubles.len();
     let standing = hosts(outcome.standing.len());
@@ -134,8 +130,7 @@ fn carried_out(status: &mut NodeRuntimeStatus, old: &NodeRuntimeStatus, carried:
         }
     };
     status.exceptions = troubles.into_iter().take(MAX_EXCEPTIONS).cloned().collect();
-    let of_mirrors = carried.hosts.iter().filter(|host| host.kind == OwnerKind::Mirror);
-    let mirrors: Vec<MirroredHost> = of_mirrors.map(|host| mirrored(host, outcome, old, now)).collect();
+    let mirrors: Vec<MirroredHost> = carried.hosts.iter().map(|host| mirrored(host, outcome, old, now)).collect();
     status.counts = Some(HostCounts {
         written: number(outcome.standing.len()),
         exceptions: number(count),

@@ -12,8 +12,6 @@ use super::request::Malformed;
 use super::transfer::Body;
 use crate::oci::ErrorCode;
 
-/// Marks an answer that no server gave.
-pub const OWN: HeaderName = HeaderName::from_static("wharf-endpoint");
 /// With which a Mirror says that it does not know the agent.
 pub const REFUSED: HeaderName = HeaderName::from_static("wharf-refused");
 /// Of one connection only. Source: RFC 9110, section 7.6.1.
@@ -103,7 +101,6 @@ fn error(status: StatusCode, code: ErrorCode, message: &str) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-    headers.insert(OWN, HeaderValue::from_static("1"));
     response
 }
 

@@ -57,13 +57,15 @@ pub struct Proxy {
     /// Repositories of which a client that cannot go elsewhere got a manifest.
     manifests: Recent,
     pub metrics: Metrics,
+    /// See [`super::Settings::longest_stall`].
+    pub longest_stall: Duration,
 }
 
 impl Proxy {
     /// Nothing to pass on yet.
-    pub fn new(token: Token, metrics: Metrics) -> Self {
+    pub fn new(token: Token, metrics: Metrics, longest_stall: Duration) -> Self {
         let (routes, used) = Default::default();
-        Self { routes, token, used, cuts: Recent::new(CUT), manifests: Recent::new(SAME_IMAGE), metrics }
+        Self { routes, token, used, cuts: Recent::new(CUT), manifests: Recent::new(SAME_IMAGE), metrics, longest_stall }
     }
 
     /// The routes of the plan in force.

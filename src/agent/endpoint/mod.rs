@@ -27,6 +27,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -54,6 +55,9 @@ pub struct Settings {
     pub state_folder: PathBuf,
     /// The file with the token for Mirrors.
     pub token_file: PathBuf,
+    /// How long a server that is alive may send nothing of a body: it may have forgotten the connection, and a runtime waits for
+    /// minutes.
+    pub longest_stall: Duration,
 }
 
 /// Why the endpoint does not serve.
@@ -106,7 +110,7 @@ impl Endpoint {
             _ => BindError::Bind { address, source },
         })?;
         let address = listener.local_addr().map_err(|source| BindError::Bind { address, source })?;
-        let proxy = Arc::new(Proxy::new(Token::new(settings.token_file), metrics));
+        let proxy = Arc::new(Proxy::new(Token::new(settings.token_file), metrics, settings.longest_stall));
         let stop = CancellationToken::new();
         let (tls, certificate) = identity.map(|identity| (identity.config, identity.certificate)).unzip();
         let serving = tokio::spawn(listen::serve(listener, tls, proxy.clone(), stop.clone()));

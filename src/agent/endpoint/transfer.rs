@@ -27,8 +27,6 @@ use super::resume::Resume;
 
 /// How long a server may send nothing before it is asked whether it is alive.
 const STALL: Duration = Duration::from_millis(400);
-/// How long one that is alive may send nothing: it may have forgotten this connection, and a runtime waits for minutes.
-const LONGEST_STALL: Duration = Duration::from_secs(if cfg!(test) { 4 } else { 60 });
 
 /// The body of an answer.
 pub enum Body {
@@ -183,10 +181,10 @@ impl Transfer {
                 Work::Probed(_, Ok(())) => {
                     self.work = None;
                     self.heard = Instant::now();
-                    if self.came.elapsed() > LONGEST_STALL
+                    if self.came.elapsed() > self.resume.proxy.longest_stall
                         && let Some(source) = &self.source
                     {
-                        let seconds = LONGEST_STALL.as_secs();
+                        let seconds = self.resume.proxy.longest_stall.as_secs();
                         let trouble = source.backend.trouble(&format!("it is alive and sent nothing for {seconds} s"));
                         self.lost(trouble);
                     }

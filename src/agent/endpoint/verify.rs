@@ -1,4 +1,4 @@
-//! The proof that a registry's content reaches this node: an image that every server of ours has, fetched through the endpoint as the
+//! The proof that a Mirror reaches this node: an image that every server of ours has, fetched through the endpoint as the
 //! container runtime would, by the pinned certificate. It must never take an answer of the endpoint's own for one of a server.
 
 use std::net::SocketAddr;
@@ -18,10 +18,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::answers::OWN;
 use super::forward::Proxy;
 use crate::oci::{RegistryHost, canary};
-use crate::plan::OwnerKind;
 
 /// How long it may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -38,19 +36,17 @@ pub async fn verify(
     proxy: &Arc<Proxy>,
     host: &RegistryHost,
 ) -> Result<(), String> {
-    let Some(kind) = proxy.routes().get(host).map(|route| route.kind) else {
+    if proxy.routes().get(host).is_none() {
         return Err(format!("{host} is not in the plan of this node"));
-    };
+    }
     let asking = ask(address, certificate, host);
     let answer = timeout(LIMIT, asking).await;
     let what = format!("the probe {} of {host} through {address}", canary::REPOSITORY);
     let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {} s", LIMIT.as_secs())));
-    let (status, own, body) = answer.map_err(|problem| format!("{what}: {problem}"))?;
+    let (status, body) = answer.map_err(|problem| format!("{what}: {problem}"))?;
     match status {
         StatusCode::OK if body == canary::MANIFEST => Ok(()),
         StatusCode::OK => Err(format!("{what}: something else came back than every server of Wharf answers")),
-        // Another engine than Wharf's has no such image, or asks for a credential first; it has answered.
-        StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND if kind == OwnerKind::Registry && !own => Ok(()),
         status => Err(format!("{what}: {status}: {}", message(&body))),
     }
 }
@@ -59,7 +55,7 @@ async fn ask(
     address: SocketAddr,
     certificate: Option<&str>,
     host: &RegistryHost,
-) -> Result<(StatusCode, bool, Bytes), String> {
+) -> Result<(StatusCode, Bytes), String> {
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let stream = TcpStream::connect(address).await.map_err(|error| words(&error))?;
     let Some(certificate) = certificate else { return exchange(TokioIo::new(stream), address, host).await };
@@ -71,7 +67,7 @@ async fn ask(
     exchange(TokioIo::new(stream), address, host).await
 }
 
-async fn exchange<S>(stream: S, address: SocketAddr, host: &RegistryHost) -> Result<(StatusCode, bool, Bytes), String>
+async fn exchange<S>(stream: S, address: SocketAddr, host: &RegistryHost) -> Result<(StatusCode, Bytes), String>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
@@ -85,9 +81,9 @@ where
     headers.insert(HOST, HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("localhost")));
     headers.insert(USER_AGENT, HeaderValue::from_static("wharf-agent"));
     let response: Response<_> = sender.send_request(request).await.map_err(words)?;
-    let (status, own) = (response.status(), response.headers().contains_key(OWN));
+    let status = response.status();
     let body = Limited::new(response.into_body(), LARGEST).collect().await.map_err(|error| error.to_string())?;
-    Ok((status, own, body.to_bytes()))
+    Ok((status, body.to_bytes()))
 }
 
 /// The message of an error's body, or its text.

@@ -40,8 +40,8 @@ fn with_facts(facts: Vec<HostFacts>) -> Carried {
     carried
 }
 
-fn facts(host: &str, kind: OwnerKind) -> HostFacts {
-    HostFacts { host: host.into(), kind, written: None, reachable: None, used: false }
+fn facts(host: &str) -> HostFacts {
+    HostFacts { host: host.into(), written: None, reachable: None, used: false }
 }
 
 fn after(old: &NodeRuntimeStatus, carried: &Carried, now: i64) -> NodeRuntimeStatus {
@@ -107,7 +107,7 @@ fn a_node_that_cannot_be_configured_tells_why_and_claims_nothing() {
 
 #[test]
 fn without_a_plan_what_was_carried_out_still_stands() {
-    let old = first(&with_facts(vec![facts("docker.io", OwnerKind::Mirror)]));
+    let old = first(&with_facts(vec![facts("docker.io")]));
     let status = next(&old, "r", State::NoPlan("waiting"), &serving(), None, time(2));
     assert_eq!(ready(&status), ("Unknown", reason::PENDING, "waiting"));
     assert_eq!((status.plan_revision, status.mirrors), (Some(7), old.mirrors));
@@ -132,10 +132,10 @@ fn the_endpoint_has_a_condition_of_its_own() {
 
 #[test]
 fn when_a_host_was_written_and_that_it_was_used_hold_while_its_files_are_as_they_are() {
-    let mirror = facts("docker.io", OwnerKind::Mirror);
-    let status = first(&with_facts(vec![mirror.clone(), facts("team.platform.svc", OwnerKind::Registry)]));
+    let mirror = facts("docker.io");
+    let status = first(&with_facts(vec![mirror.clone()]));
     assert_eq!(mirrors(&status), [("docker.io", Some(1), false, false)]);
-    assert_eq!(status.counts, counts(2, 0, Some("0/1")));
+    assert_eq!(status.counts, counts(1, 0, Some("0/1")));
     // The runtime pulls.
     let used = HostFacts { reachable: Some(Ok(())), used: true, ..mirror.clone() };
     let status = after(&status, &with_facts(vec![used]), 2);
@@ -159,20 +159,17 @@ fn when_a_host_was_written_and_that_it_was_used_hold_while_its_files_are_as_they
 }
 
 #[test]
-fn what_cannot_be_reached_is_an_exception_only_for_a_mirror() {
-    let away = |host: &str, kind| HostFacts { reachable: Some(Err(format!("{host} is away"))), ..facts(host, kind) };
-    let (mirror, registry) = (away("docker.io", OwnerKind::Mirror), away("a.b.svc", OwnerKind::Registry));
-    let both = with_facts(vec![registry.clone(), mirror.clone()]);
-    let status = first(&both);
+fn what_cannot_be_reached_is_an_exception() {
+    let away = |host: &str| HostFacts { reachable: Some(Err(format!("{host} is away"))), ..facts(host) };
+    let mirror = away("docker.io");
+    let status = first(&with_facts(vec![mirror.clone()]));
     assert_eq!(ready(&status), ("False", reason::EXCEPTIONS, "docker.io: docker.io is away"));
     let listed: Vec<(&str, &str)> =
         status.exceptions.iter().map(|exception| (exception.host.as_str(), exception.reason.as_str())).collect();
     assert_eq!(listed, [("docker.io", reason::UNREACHABLE)]);
-    assert_eq!((status.plan_revision, &status.counts), (Some(7), &counts(2, 1, Some("0/1"))));
-    let alone = first(&with_facts(vec![registry]));
-    assert_eq!((ready(&alone).0, alone.exceptions.len()), ("True", 0));
+    assert_eq!((status.plan_revision, &status.counts), (Some(7), &counts(1, 1, Some("0/1"))));
     // A new process tells the same until it has tried.
-    let untried = [facts("a.b.svc", OwnerKind::Registry), facts("docker.io", OwnerKind::Mirror)];
+    let untried = [facts("docker.io")];
     assert_eq!(after(&status, &with_facts(untried.to_vec()), 2), status);
     let answers = untried.map(|facts| HostFacts { reachable: Some(Ok(())), ..facts });
     let healed = after(&status, &with_facts(answers.to_vec()), 3);
@@ -185,10 +182,7 @@ fn what_cannot_be_reached_is_an_exception_only_for_a_mirror() {
 
 #[test]
 fn unreachable_hosts_never_hide_which_files_are_in_order() {
-    let away = |number: usize| HostFacts {
-        reachable: Some(Err("away".into())),
-        ..facts(&format!("r{number:02}"), OwnerKind::Mirror)
-    };
+    let away = |number: usize| HostFacts { reachable: Some(Err("away".into())), ..facts(&format!("r{number:02}")) };
     let mut many = with_facts((0..30).map(away).collect());
     many.outcome.exceptions = carried(2).outcome.exceptions;
     let status = first(&many);
@@ -200,8 +194,8 @@ fn unreachable_hosts_never_hide_which_files_are_in_order() {
 #[test]
 fn nothing_new_is_the_same_status() {
     let of_hosts = with_facts(vec![
-        HostFacts { reachable: Some(Err("away".into())), ..facts("docker.io", OwnerKind::Mirror) },
-        HostFacts { used: true, written: Some(Time(time(1))), ..facts("ghcr.io", OwnerKind::Mirror) },
+        HostFacts { reachable: Some(Err("away".into())), ..facts("docker.io") },
+        HostFacts { used: true, written: Some(Time(time(1))), ..facts("ghcr.io") },
     ]);
     let carried = [carried(0), carried(2), of_hosts];
     let unable = Unable::new(reason::UNSUPPORTED, "no");
@@ -220,7 +214,7 @@ async fn the_status_is_written_once() {
     const PATH: &str = "/apis/wharf.dev/v1alpha1/noderuntimes/node-1";
     let fake = Fake::default();
     let reporter = Reporter::new(fake.client(), "node-1");
-    let carried = with_facts(vec![facts("docker.io", OwnerKind::Mirror)]);
+    let carried = with_facts(vec![facts("docker.io")]);
     let state = State::CarriedOut(&carried);
     let tell = async |now| reporter.tell("r", state, &serving(), time(now)).await;
     assert!(matches!(tell(1).await, Err(Error::Missing(_))));

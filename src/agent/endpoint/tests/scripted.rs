@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -179,6 +180,7 @@ impl Node {
             plain_http,
             state_folder: folder.path().join("state"),
             token_file: folder.path().join("token"),
+            longest_stall: Duration::from_secs(4),
         };
         let endpoint = Endpoint::start(settings, Metrics::default()).await.unwrap();
         Self { endpoint, _folder: folder }
