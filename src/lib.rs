@@ -17,4 +17,5 @@ pub mod serve;
 pub mod telemetry;
 pub mod token_review;
 pub mod uninstall;
+mod unstalled;
 pub mod volume;

@@ -27,6 +27,7 @@ use plain::Plain;
 use pull::{Pulled, Puller};
 use support::client::Client;
 use support::content::{Blob, Image, Large};
+use support::folder::Folder;
 use support::server::Server;
 use support::setting;
 use support::values::percentile;
@@ -56,7 +57,7 @@ const REPOSITORY: &str = "bench/app";
 
 fn main() {
     let rounds = setting("WHARF_BENCH_RUNS", 3);
-    let folder = Folder::make();
+    let folder = Folder::make("mirror");
     let mut bench = Bench::new(&folder.0);
     let mut figures = Figures::default();
     for round in 0..rounds {
@@ -65,24 +66,6 @@ fn main() {
     }
     figures.print(rounds);
     figures.write(rounds);
-}
-
-/// Where everything of a run lies; it goes with the run.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn make() -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench/mirror");
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 struct Bench<'a> {

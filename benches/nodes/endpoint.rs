@@ -7,8 +7,9 @@ use tokio::runtime::Handle;
 
 use crate::api::Api;
 use crate::figures::Figures;
-use crate::lab::{Folder, Mirror, Place, agent, get, pull};
+use crate::lab::{Mirror, Place, agent, get, pull};
 use crate::support::content::{Blob, Image, Large};
+use crate::support::folder::Folder;
 use crate::support::setting;
 use crate::support::values::percentile;
 use crate::upstream::{Manner, Upstream};
@@ -49,7 +50,7 @@ pub fn measure(runtime: &Handle, figures: &mut Figures) {
 /// Bytes through one endpoint, with TLS on both of its sides or on neither.
 fn transfers(runtime: &Handle, upstream: &Upstream, large: &Image, secure: bool, figures: &mut Figures) {
     upstream.behave(Manner::default());
-    let folder = Folder::make();
+    let folder = Folder::make("nodes");
     let mirror = Mirror::start(&folder.0, upstream, secure);
     let api = runtime.block_on(Api::start(&mirror.plan()));
     let agent = agent(&folder.0, &api, "node1", secure);
@@ -110,7 +111,7 @@ fn latency(mirror: &Place, agent: &Place, image: &Image, figures: &mut Figures) 
 /// Pulls at once, through the endpoints of three nodes, of images that nobody has.
 fn shared(runtime: &Handle, upstream: &Upstream, images: &[(u64, Image)], figures: &mut Figures) {
     upstream.behave(Manner { rate: RATE, ..Manner::default() });
-    let folder = Folder::make();
+    let folder = Folder::make("nodes");
     let mirror = Mirror::start(&folder.0, upstream, true);
     let api = runtime.block_on(Api::start(&mirror.plan()));
     let agents = ["node1", "node2", "node3"].map(|node| agent(&folder.0, &api, node, true));

@@ -3,28 +3,8 @@
 use serde_json::json;
 
 use crate::support::process::Memory;
-use crate::support::values::{Values, machine, percentile, range, short, write};
-
-/// How the values of a figure become the number that is shown.
-#[derive(Clone, Copy)]
-enum Of {
-    Middle,
-    Largest,
-}
-
-/// A line of the table.
-struct Line {
-    what: &'static str,
-    figure: &'static str,
-    of: Of,
-    unit: &'static str,
-    /// The most that it should be.
-    goal: Option<f64>,
-}
-
-const fn line(what: &'static str, figure: &'static str, of: Of, unit: &'static str, goal: Option<f64>) -> Line {
-    Line { what, figure, of, unit, goal }
-}
+use crate::support::table::{Line, Of, line};
+use crate::support::values::{Values, machine, range, short, write};
 
 const ENDPOINT: &[Line] = &[
     line(
@@ -114,7 +94,7 @@ impl Figures {
 
     fn row(&self, line: &Line) -> Option<String> {
         let values = self.0.get(line.figure)?;
-        let shown = percentile(values, if matches!(line.of, Of::Middle) { 50 } else { 100 });
+        let shown = line.of.shown(values);
         let (low, high) = range(values);
         let spread = if values.len() > 1 { format!(" ({} to {})", short(low), short(high)) } else { String::new() };
         // As it is shown: rounded.

@@ -24,24 +24,6 @@ const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/dev/wharf/wha
 /// A bound against hanging, not an expectation.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where everything of a run lies; it goes with the run.
-pub struct Folder(pub PathBuf);
-
-impl Folder {
-    pub fn make() -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench/nodes");
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Something that serves images, and how it is spoken to.
 pub struct Place {
     pub server: Server,

@@ -3,29 +3,8 @@
 use serde_json::json;
 
 use crate::process::Memory;
-use crate::support::values::{Values, machine, percentile, range, write};
-
-/// How the values of a figure become the number that is shown.
-#[derive(Clone, Copy)]
-enum Of {
-    Middle,
-    NinetyFifth,
-    Largest,
-}
-
-/// A line of the table.
-struct Line {
-    what: &'static str,
-    figure: &'static str,
-    of: Of,
-    unit: &'static str,
-    /// The most that it should be.
-    goal: Option<f64>,
-}
-
-const fn line(what: &'static str, figure: &'static str, of: Of, unit: &'static str, goal: Option<f64>) -> Line {
-    Line { what, figure, of, unit, goal }
-}
+use crate::support::table::{Line, Of, line};
+use crate::support::values::{Values, machine, range, write};
 
 /// `few` stands for the Registries with pods, `many` for those of the large part.
 const TABLE: &[Line] = &[
@@ -105,7 +84,7 @@ impl Figures {
             let Some(values) = self.values.get(line.figure) else { continue };
             let goal = line.goal.map_or(String::new(), |goal| format!("<= {goal} {}", line.unit));
             let (low, high) = range(values);
-            let shown = shown(values, line.of);
+            let shown = line.of.shown(values);
             let missed = if line.goal.is_some_and(|goal| shown > goal) { " **missed**" } else { "" };
             println!("| {} | {} | {shown:.2} {}{missed} | {low:.2} to {high:.2} |", line.what, goal.trim(), line.unit);
         }
@@ -121,13 +100,4 @@ impl Figures {
         });
         write("operator", &document);
     }
-}
-
-fn shown(values: &[f64], of: Of) -> f64 {
-    let percent = match of {
-        Of::Middle => 50,
-        Of::NinetyFifth => 95,
-        Of::Largest => 100,
-    };
-    percentile(values, percent)
 }

@@ -20,7 +20,7 @@ mod push;
 mod support;
 mod volume;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ use paced::Paced;
 use push::Pusher;
 use support::client::Client;
 use support::content::{Blob, Image, Large};
+use support::folder::Folder;
 use support::setting;
 use volume::{Slow, Stuck};
 
@@ -56,7 +57,8 @@ const REPOSITORY: &str = "bench/app";
 
 fn main() {
     let rounds = setting("WHARF_BENCH_RUNS", 3);
-    let folder = Folder::make();
+    let folder = Folder::make("registry");
+    certify(&folder.0);
     let bench = Bench::new(&folder.0);
     let mut figures = Figures::default();
     for round in 0..rounds {
@@ -72,25 +74,11 @@ fn main() {
     growth::measure(&folder.0);
 }
 
-/// Where everything of a run lies; it goes with the run.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn make() -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench/registry");
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).unwrap();
-        let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        std::fs::write(folder.join("tls.crt"), certified.cert.pem()).unwrap();
-        std::fs::write(folder.join("tls.key"), certified.signing_key.serialize_pem()).unwrap();
-        Self(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// A certificate for those who serve HTTPS.
+fn certify(folder: &Path) {
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(folder.join("tls.crt"), certified.cert.pem()).unwrap();
+    std::fs::write(folder.join("tls.key"), certified.signing_key.serialize_pem()).unwrap();
 }
 
 struct Bench<'a> {

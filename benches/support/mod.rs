@@ -5,9 +5,13 @@
 pub mod client;
 #[allow(dead_code, reason = "each benchmark uses its part")]
 pub mod content;
+#[allow(dead_code, reason = "each benchmark uses its part")]
+pub mod folder;
 pub mod process;
 #[allow(dead_code, reason = "each benchmark uses its part")]
 pub mod server;
+#[allow(dead_code, reason = "each benchmark uses its part")]
+pub mod table;
 #[allow(dead_code, reason = "each benchmark uses its part")]
 pub mod values;
 

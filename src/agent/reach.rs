@@ -166,7 +166,7 @@ mod tests {
     fn what_is_new_or_has_changed_is_tried_at_once_and_what_is_gone_is_forgotten() {
         let now = Instant::now();
         let names = ["a", "b", "c", "d"].map(str::to_owned);
-        let all = |since: [i64; 4]| names.iter().zip(since).map(|(name, since)| (name, since));
+        let all = |since: [i64; 4]| names.iter().zip(since);
         let mut reach = Reach::default();
         reach.watch(all([1, 1, 1, 1]), |_| false, now);
         for name in &names {

@@ -23,6 +23,7 @@ pub mod mirror;
 pub mod node_plan;
 pub mod node_runtimes;
 mod pending;
+pub mod problem;
 pub mod pull_secret;
 pub mod registry;
 pub mod rivals;

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::http::{Metrics, Server};
 use super::linger::Lingering;
+use crate::unstalled::Unstalled;
 
 /// The longest head of a request that is read.
 const LARGEST_HEAD: usize = 64 * 1024;
@@ -175,9 +176,7 @@ async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 /// fails, and so does a read before the version of HTTP is known. After that, what a client does not send is watched where
 /// it is read, because between requests it may rest.
 struct Watched<S> {
-    stream: S,
-    idle: Duration,
-    stalled: Option<Pin<Box<Sleep>>>,
+    stream: Unstalled<S>,
     greeting: Option<Pin<Box<Sleep>>>,
     received: usize,
 }
@@ -185,17 +184,7 @@ struct Watched<S> {
 impl<S> Watched<S> {
     fn new(stream: S, idle: Duration) -> Self {
         let greeting = Some(Box::pin(tokio::time::sleep(idle)));
-        Self { stream, idle, stalled: None, greeting, received: 0 }
-    }
-
-    fn watch<T>(&mut self, context: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if progress.is_ready() {
-            self.stalled = None;
-            return progress;
-        }
-        let idle = self.idle;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
-        stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        Self { stream: Unstalled::new(stream, idle), greeting, received: 0 }
     }
 }
 
@@ -224,8 +213,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let progress = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watch(context, progress)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -233,8 +221,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let progress = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.watch(context, progress)
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -242,12 +229,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let progress = Pin::new(&mut self.stream).poll_flush(context);
-        self.watch(context, progress)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let progress = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.watch(context, progress)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

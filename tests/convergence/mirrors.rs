@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use wharf::api::Mirror;
 
 use crate::apiserver::{Fault, Server};
-use crate::world::{Process, cluster, everybody_else, moments, run_until_quiet, state};
+use crate::silence::nothing_is_written;
+use crate::world::{cluster, moments, run_until_quiet, state};
 
 const OWN: &str = "wharf-system";
 
@@ -274,16 +275,7 @@ async fn after_convergence_nothing_is_written() {
         let server = with_mirror(&spec);
         settle(&server).await;
         let status = server.get("Mirror", "", "default").unwrap()["status"].clone();
-        let before = server.mutations().len();
-        for _restart in 0..2 {
-            let process = Process::start(server.client());
-            for _pass in 0..5 {
-                process.round().await;
-                everybody_else(&server);
-            }
-        }
-        let after = server.mutations();
-        assert!(after.len() == before, "{spec}: {:#?}", &after[before..]);
+        nothing_is_written(&server, &spec).await;
         assert_eq!(server.get("Mirror", "", "default").unwrap()["status"], status, "{spec}");
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::forward::Proxy;
-use super::unstalled::Unstalled;
+use crate::unstalled::Unstalled;
 
 /// How many connections there may be; a runtime has a few for each image that it pulls.
 const CONNECTIONS: usize = 512;

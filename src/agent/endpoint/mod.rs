@@ -20,7 +20,6 @@ mod routes;
 mod tests;
 mod token;
 mod transfer;
-mod unstalled;
 mod verify;
 
 use std::io;

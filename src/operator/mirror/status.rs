@@ -12,10 +12,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::observe::Observed;
 use super::reports;
-use super::validate::Problem;
 use crate::api::condition::{self, Finding, Status, conditions};
 use crate::api::{Mirror, MirrorStatus, reason};
-use crate::operator::call::{CallError, Class};
+use crate::operator::call::CallError;
+use crate::operator::problem::{Problem, reason_of};
 use crate::operator::registry::pods;
 
 pub use self::nodes::{Reach, lacks_reports};
@@ -178,11 +178,7 @@ fn hindrance(outcome: &Outcome<'_>, kind: &'static str) -> Option<Finding> {
         return Some(Finding::new(kind, Status::False, first.reason, messages.join(". ")));
     }
     let failure = outcome.failures.iter().find(|failure| concerned(failure) == kind)?;
-    let reason = match failure.class() {
-        Class::Refused => reason::REFUSED,
-        Class::Conflict | Class::Retry => reason::RETRYING,
-    };
-    Some(Finding::new(kind, Status::False, reason, failure.to_string()))
+    Some(Finding::new(kind, Status::False, reason_of(failure), failure.to_string()))
 }
 
 fn concerned(failure: &CallError) -> &'static str {

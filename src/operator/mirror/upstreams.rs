@@ -10,11 +10,11 @@ use url::Host;
 use super::names::Names;
 use super::observe::{Observed, SecretFact};
 use super::place::Place;
-use super::validate::Problem;
 use crate::api::labels::ENDPOINTS;
 use crate::api::mirror::{MirrorSpec, MirrorUpstream};
 use crate::api::{condition, reason};
 use crate::oci::RegistryHost;
+use crate::operator::problem::Problem;
 
 /// Where the users' Secrets with credentials lie in the pod, each in a folder of its own.
 pub(super) const CREDENTIALS_FOLDER: &str = "/etc/wharf/credentials";

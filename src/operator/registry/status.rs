@@ -13,13 +13,13 @@ use super::names::Names;
 use super::observe::Observed;
 use super::pods;
 use super::precedence::PlannedHost;
-use super::validate::Problem;
 use crate::api::condition::{self, Finding, Status, conditions};
 use crate::api::node_runtime::HostException;
 use crate::api::registry::{ConfigMapReference, NodeCounts, RegistryStatus};
 use crate::api::{NodeRuntimeStatus, Registry, reason};
 use crate::operator::ca_bundle::Standing;
-use crate::operator::call::{CallError, Class};
+use crate::operator::call::CallError;
+use crate::operator::problem::{Problem, reason_of};
 use crate::operator::pull_secret::Attachment;
 
 /// How many nodes a message names.
@@ -273,13 +273,6 @@ fn hindrance(outcome: &Outcome<'_>, kind: &'static str, kinds: &[&str]) -> Optio
             }
         })?;
     Some(Finding::new(kind, Status::False, reason_of(failure), failure.to_string()))
-}
-
-fn reason_of(failure: &CallError) -> &'static str {
-    match failure.class() {
-        Class::Refused => reason::REFUSED,
-        Class::Conflict | Class::Retry => reason::RETRYING,
-    }
 }
 
 /// Service accounts that only use the pull secret are not children.

@@ -11,18 +11,8 @@ use super::precedence::Hosts;
 use crate::api::Registry;
 use crate::operator::apply::Contest;
 use crate::operator::front::Way;
+use crate::operator::problem::Problem;
 use crate::quantity;
-
-/// Something that a user, or the cluster, has to mend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The condition that it makes false, besides `Ready`.
-    pub condition: &'static str,
-    /// Its documented reason.
-    pub reason: &'static str,
-    /// What was found and what to do.
-    pub message: String,
-}
 
 /// Everything that forbids writing the children. Empty when they may be written.
 #[must_use]

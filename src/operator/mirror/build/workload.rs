@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodAffinityTerm, PodAntiAffinity,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, WeightedPodAffinityTerm,
+    Affinity, Container, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodAffinityTerm, PodAntiAffinity, PodSpec,
+    PodTemplateSpec, Probe, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::ObjectMeta;
@@ -17,11 +17,9 @@ use super::{Inputs, growth};
 use crate::api::labels;
 use crate::api::mirror::MirrorClients;
 use crate::operator::mirror::names::{CACHE, OPERATIONS_PORT, PORT};
-use crate::operator::registry::build::engine::{default_resources, port, restricted, tells};
+use crate::operator::registry::build::engine::{default_resources, filled, port, restricted, tells, unprivileged};
 use crate::plan::digest_of;
 
-/// A user and group without rights; the volume is made writable for the group.
-const NOBODY: i64 = 65532;
 /// Longer than the server takes to drain.
 const GRACE_SECONDS: i64 = 45;
 /// Nodes that are to start pull through these pods: what would be evicted for others' sake takes their start with it.
@@ -97,16 +95,7 @@ fn pod_spec(inputs: &Inputs<'_>) -> PodSpec {
         automount_service_account_token: Some(inputs.mirror.spec.clients == MirrorClients::Agents),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(NOBODY),
-            run_as_group: Some(NOBODY),
-            fs_group: Some(NOBODY),
-            // A large volume is not walked at every start.
-            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-            ..PodSecurityContext::default()
-        }),
+        security_context: Some(unprivileged()),
         containers: vec![container(inputs)],
         volumes: Some(volumes::volumes(inputs)),
         node_selector: (!template.node_selector.is_empty()).then(|| template.node_selector.clone()),
@@ -140,10 +129,6 @@ fn container(inputs: &Inputs<'_>) -> Container {
         volume_mounts: Some(volumes::mounts(inputs)),
         ..Container::default()
     }
-}
-
-fn filled<T: Clone>(list: &[T]) -> Option<Vec<T>> {
-    (!list.is_empty()).then(|| list.to_vec())
 }
 
 /// Several pods stand on several nodes where there are so many; who wants it otherwise says so in the pod template.

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, Lifecycle, LifecycleHandler, Probe,
-    ResourceRequirements, SecurityContext, SleepAction, TCPSocketAction,
+    Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, Lifecycle, LifecycleHandler, PodSecurityContext,
+    Probe, ResourceRequirements, SeccompProfile, SecurityContext, SleepAction, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -112,6 +112,26 @@ fn leaves_slowly() -> Lifecycle {
             ..LifecycleHandler::default()
         }),
         ..Lifecycle::default()
+    }
+}
+
+/// A list, where there is something in it.
+pub(in crate::operator) fn filled<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+    (!list.is_empty()).then(|| list.to_vec())
+}
+
+/// A user and group without rights; the volume is made writable for the group.
+pub(in crate::operator) fn unprivileged() -> PodSecurityContext {
+    const NOBODY: i64 = 65532;
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(NOBODY),
+        run_as_group: Some(NOBODY),
+        fs_group: Some(NOBODY),
+        // A large volume is not walked at every start.
+        fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..PodSecurityContext::default()
     }
 }
 

@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
-use k8s_openapi::api::core::v1::{
-    PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile, TopologySpreadConstraint,
-};
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::ObjectMeta;
@@ -18,8 +16,6 @@ use crate::operator::certificate::KeyedCertificate;
 use crate::operator::registry::mint::service_addresses;
 use crate::plan::digest_of;
 
-/// A user and group without rights; the volume is made writable for the group.
-const NOBODY: i64 = 65532;
 /// Longer than the engine takes to leave and to drain.
 const GRACE_SECONDS: i64 = 45;
 
@@ -92,31 +88,18 @@ fn pod_spec(inputs: &Inputs<'_>) -> PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(NOBODY),
-            run_as_group: Some(NOBODY),
-            fs_group: Some(NOBODY),
-            // A large volume is not walked at every start.
-            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-            ..PodSecurityContext::default()
-        }),
+        security_context: Some(engine::unprivileged()),
         init_containers: referrers::container(inputs).map(|container| vec![container]),
         containers,
         volumes: Some(volumes::volumes(inputs)),
         node_selector: (!template.node_selector.is_empty()).then(|| template.node_selector.clone()),
-        tolerations: filled(&template.tolerations),
+        tolerations: engine::filled(&template.tolerations),
         affinity: template.affinity.clone(),
-        topology_spread_constraints: filled(&template.topology_spread_constraints).or_else(|| spread(inputs)),
+        topology_spread_constraints: engine::filled(&template.topology_spread_constraints).or_else(|| spread(inputs)),
         priority_class_name: template.priority_class_name.clone(),
-        image_pull_secrets: filled(&template.image_pull_secrets),
+        image_pull_secrets: engine::filled(&template.image_pull_secrets),
         ..PodSpec::default()
     }
-}
-
-fn filled<T: Clone>(list: &[T]) -> Option<Vec<T>> {
-    (!list.is_empty()).then(|| list.to_vec())
 }
 
 /// Several pods stand on several nodes where there are so many; who wants it otherwise says so in the pod template.
