@@ -18,7 +18,7 @@ mod pull;
 mod support;
 mod upstream;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use engines::{ENGINES, Engine};
