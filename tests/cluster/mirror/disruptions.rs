@@ -107,7 +107,7 @@ const DISRUPTIONS: &[Disruption] = &[
         end: |_| reconnect(),
         ..NONE
     },
-    Disruption { what: "operator gone", begin: |_| scale_operator(0), ..NONE },
+    Disruption { what: "operator gone", begin: |_| scale_operator(0), end: |_| scale_operator(1), ..NONE },
     Disruption {
         what: "operator and the mirror's Services gone",
         begin: delete_services,

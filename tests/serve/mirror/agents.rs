@@ -193,6 +193,7 @@ async fn a_private_image_is_given_through_an_agent_only_with_the_pull_s_own_cred
     ];
     for case in ["cold", "cached", "away"] {
         if case == "away" {
+            mirror.settles().await;
             shared.upstream.leave().await;
         }
         for (rest, method) in objects.iter().flat_map(|rest| [(rest, Method::HEAD), (rest, Method::GET)]) {

@@ -26,6 +26,7 @@ async fn pulled(seed: u64, config: &str) -> (Index, Upstream, Mirror) {
     let upstream = Upstream::with([(REPOSITORY, index.is_tagged(TAG))]).await;
     let mirror = Mirror::start(&entry("one.example", &upstream, ""), config);
     assert_eq!(mirror.puller().pull(REPOSITORY, TAG, &index, 0).await, Outcome::Right);
+    mirror.settles().await;
     (index, upstream, mirror)
 }
 
@@ -199,8 +200,8 @@ async fn what_a_loss_of_power_has_spoilt_is_not_served() {
     });
     let puller = mirror.puller();
     assert_eq!(puller.pull(REPOSITORY, TAG, &index, 0).await, Outcome::Right);
+    mirror.settles().await;
     upstream.leave().await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(puller.image(REPOSITORY, image).await, Outcome::Right);
 }
 
@@ -254,6 +255,7 @@ async fn an_answer_that_comes_late_is_good_for_the_next() {
     eventually(async || puller.get(&by_tag).await.bytes == new.manifest.bytes).await;
     upstream.heal();
     puller.pull_in_the_end(REPOSITORY, TAG, &new, 0).await;
+    mirror.settles().await;
     upstream.change(REPOSITORY, |repository| repository.tags.clear());
     late().await;
     eventually(async || puller.get(&by_tag).await.status == 404).await;

@@ -76,6 +76,7 @@ async fn both_generations_of_containerd_pull_one_platform_through() {
             assert!(has(&containerd, &blob.digest));
         }
         // From what is kept.
+        mirror.settles().await;
         upstream.leave().await;
         let another = Containerd::start(&folder.path().join("another"), &program, &client);
         fetch(&another, &hosts).unwrap();

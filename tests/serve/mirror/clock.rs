@@ -65,6 +65,7 @@ async fn tags_are_asked_for_again_whichever_way_the_clock_jumps_and_are_not_serv
     }
     clock.jump("-1d");
     assert_eq!(puller.pull(REPOSITORY, TAG, &images[2], 0).await, Outcome::Right);
+    mirror.settles().await;
     upstream.leave().await;
     clock.jump("+5d");
     assert_eq!(puller.pull(REPOSITORY, TAG, &images[2], 0).await, Outcome::Right);
@@ -83,6 +84,7 @@ async fn a_right_that_was_taken_away_ends_in_five_minutes_and_in_an_hour_where_n
         let alice = shared.puller(&mirror, Some("alice"), "alice");
         assert_eq!(alice.image("team/of-alice", &shared.images[1]).await, Outcome::Right);
         if away {
+            mirror.settles().await;
             shared.upstream.leave().await;
             clock.jump("+10m");
             assert_eq!(status(&alice, &blob(&shared)).await, 200);

@@ -52,7 +52,8 @@ async fn a_pinned_image_is_here_before_anybody_asks_and_while_its_registry_is_aw
     // Another image behind the tag is fetched too; the next look is soon, because it comes after a start.
     upstream.put(REPOSITORY, next.is_tagged(TAG));
     mirror.stop_and_start();
-    eventually(async || sent(&upstream, &next.images[0]) == 3 && pin(operations).await.complete).await;
+    eventually(async || mirror.has(&next.images[0]) && pin(operations).await.complete).await;
+    assert_eq!(sent(&upstream, &next.images[0]), 3);
     upstream.leave().await;
     assert_eq!(mirror.puller().pull(REPOSITORY, TAG, &next, 0).await, Outcome::Right);
     assert_eq!(upstream.problems(), Vec::<String>::new());

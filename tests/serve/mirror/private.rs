@@ -229,6 +229,7 @@ async fn a_right_that_was_proved_holds_while_the_upstream_is_away_and_no_other()
     let mirror = Mirror::of(&shared.upstream);
     let [alice, bob, anybody] = [Some("alice"), Some("bob"), None].map(|user| shared.puller(&mirror, user, "away"));
     assert_eq!(alice.image("team/of-alice", &shared.images[1]).await, Outcome::Right);
+    mirror.settles().await;
     shared.upstream.leave().await;
     assert_eq!(alice.image("team/of-alice", &shared.images[1]).await, Outcome::Right);
     for (puller, repository) in

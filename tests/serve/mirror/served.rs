@@ -6,7 +6,8 @@ use std::sync::Mutex;
 
 use super::pull::Puller;
 use super::upstream::Upstream;
-use crate::operation::serve_at;
+use super::upstream::content::Image;
+use crate::operation::{eventually, serve_at};
 use crate::process::{Process, free_address};
 
 /// An entry of `mirrors`, with whatever else is said of it.
@@ -136,6 +137,20 @@ impl Mirror {
         let open = std::fs::read_dir(self.about("fd")).unwrap();
         let targets = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
         targets.filter(|target| target.to_string_lossy().ends_with(" (deleted)")).collect()
+    }
+
+    /// What was pulled is kept: readers have the end of a blob as soon as it is proven, a moment before.
+    pub async fn settles(&self) {
+        eventually(async || self.is_clean()).await;
+    }
+
+    /// Whether all blobs of an image are kept.
+    pub fn has(&self, image: &Image) -> bool {
+        let content = self.root().join("wharf/cache/content/sha256");
+        image.blobs().all(|blob| {
+            let hex = blob.digest.strip_prefix("sha256:").unwrap();
+            content.join(&hex[..2]).join(hex).exists()
+        })
     }
 
     /// Whether no fill has left anything.
