@@ -218,6 +218,27 @@ async fn manifests_tags_and_times_are_kept_over_a_restart() {
 }
 
 #[tokio::test]
+async fn a_tag_waits_for_its_manifest_while_all_is_looked_through_and_one_that_lost_it_goes() {
+    let root = tempfile::tempdir().unwrap();
+    let within = scope("a");
+    let (name, manifest) = image(&[b"config"]);
+    let [new, lost] = ["new", "lost"].map(|tag| tag.parse().unwrap());
+    let tag = CachedTag { digest: name.clone(), checked: Timestamp::from_second(7).unwrap() };
+    {
+        let store = reopen(root.path(), 10_000).await;
+        assert!(store.put_manifest(&scope("b"), &name, &manifest).await.unwrap());
+        store.put_tag(&within, &lost, &tag).await.unwrap();
+    }
+    let store = open(root.path(), 10_000);
+    store.put_tag(&within, &new, &tag).await.unwrap();
+    store.build().await.unwrap();
+    assert!(store.link_manifest(&within, &name, manifest.media_type).await.unwrap());
+    agree(&store, root.path());
+    assert_eq!(store.tag(&within, &new).await.unwrap(), Some(tag));
+    assert_eq!(store.tag(&within, &lost).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn layers_that_lie_elsewhere_are_not_missing() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path(), 10_000);

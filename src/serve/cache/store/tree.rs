@@ -311,16 +311,19 @@ impl Changing<'_> {
         Ok(())
     }
 
-    /// As [`Changing::find_tag`]; one that is torn, or whose manifest is not here, is removed.
+    /// As [`Changing::find_tag`]; one that is torn, or whose manifest is not here, is removed. One that is known already stays: it
+    /// may have just been put, and its manifest still be on its way.
     pub fn find_or_sweep_tag(&self, scope: &Scope, tag: &Tag) -> Result<(), StoreError> {
-        self.find_tag(scope, tag)?;
-        let is_of_use = {
+        let named = || {
             let index = self.tree.index();
-            let repository = index.scopes().get(scope);
-            let cached = repository.and_then(|repository| repository.tags.get(tag));
-            cached.is_some_and(|cached| index.link(scope, &Named::Manifest(cached.digest.clone())).is_some())
+            let cached = index.scopes().get(scope)?.tags.get(tag)?;
+            Some(index.link(scope, &Named::Manifest(cached.digest.clone())).is_some())
         };
-        if is_of_use {
+        if named().is_some() {
+            return Ok(());
+        }
+        self.find_tag(scope, tag)?;
+        if named() == Some(true) {
             return Ok(());
         }
         self.disk().remove(&layout::tag(scope, tag))?;
