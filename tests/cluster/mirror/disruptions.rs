@@ -131,11 +131,7 @@ const DISRUPTIONS: &[Disruption] = &[
         what: "Mirror deleted in mid-blob",
         moment: Moment::InMidBlob,
         begin: |stage| drop(kubectl(&["delete", "mirror", &stage.name, "--wait=false"])),
-        end: |stage| {
-            kubectl(&["wait", "--for=delete", &format!("mirror/{}", stage.name), "--timeout=120s"]);
-            stage.make(&spec());
-            stage.is_ready();
-        },
+        end: make_again,
         ..NONE
     },
 ];
@@ -203,11 +199,23 @@ fn delete_services(stage: &Stage) {
     kubectl(&["delete", "services", "-n", "wharf-system", "-l", &services, "--wait=true"]);
 }
 
+/// A Mirror takes its claim along, whose volume is nobody else's before somebody says so.
+fn make_again(stage: &Stage) {
+    let claim = format!("pvc/cache-{}", stage.pod(0));
+    for gone in [&format!("mirror/{}", stage.name), &claim] {
+        kubectl(&["wait", "--for=delete", gone, "-n", "wharf-system", "--timeout=120s"]);
+    }
+    let free = r#"[{"op": "remove", "path": "/spec/claimRef"}]"#;
+    kubectl(&["patch", "pv", "wharf-test-disrupted", "--type=json", "--patch", free]);
+    stage.make(&spec());
+    stage.is_ready();
+}
+
 impl Disruption {
-    /// An image for each node that no other has anything of.
+    /// An image for each node of which no other, and no cache, has anything.
     fn images(&self, stage: &Stage, way: Way) -> [Pushed; 2] {
         let sizes: &[usize] = if self.moment == Moment::Before { &[100_000] } else { &[LARGE] };
-        NODES.map(|node| stage.hub.push(&format!("disrupted-{way:?}-{node}").to_lowercase(), sizes))
+        NODES.map(|node| stage.hub.push_new(&format!("disrupted-{way:?}-{node}").to_lowercase(), sizes))
     }
 
     fn pulls(&self, stage: &Stage, way: Way) -> [Pull; 2] {

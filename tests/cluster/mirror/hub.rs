@@ -89,7 +89,12 @@ impl Hub {
         self.push_for(name, sizes, Readers::Everybody)
     }
 
-    /// The same, of which only these know.
+    /// The same in a repository that nobody has heard of: no cache has another image of that name to fall back on.
+    pub fn push_new(&self, name: &str, sizes: &[usize]) -> Pushed {
+        self.push(&format!("{name}-{}", IMAGES.load(Ordering::Relaxed)), sizes)
+    }
+
+    /// As [`Hub::push`], for these readers alone.
     pub fn push_for(&self, name: &str, sizes: &[usize], readers: Readers) -> Pushed {
         let number = IMAGES.fetch_add(1, Ordering::Relaxed);
         let mut program = std::fs::read(checkout().join("target/dev/app/busybox")).unwrap();

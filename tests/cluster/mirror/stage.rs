@@ -69,7 +69,7 @@ impl Stage {
     pub fn serves_all_nodes(&self) {
         eventually("each node pulls through the Mirror", || {
             self.hub.upstream.forget_seen();
-            let fresh = [self.hub.push("settled-1", &[]), self.hub.push("settled-2", &[])];
+            let fresh = [self.hub.push_new("settled-1", &[]), self.hub.push_new("settled-2", &[])];
             let pulls = pull_everywhere(Way::Configured, [&fresh[0].reference, &fresh[1].reference], 30);
             forget_everywhere();
             let around = self.hub.asked().iter().any(is_node);
