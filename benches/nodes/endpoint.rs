@@ -10,6 +10,7 @@ use crate::figures::Figures;
 use crate::lab::{Mirror, Place, agent, get, pull};
 use crate::support::content::{Blob, Image, Large};
 use crate::support::folder::Folder;
+use crate::support::process::Memory;
 use crate::support::setting;
 use crate::support::values::percentile;
 use crate::upstream::{Manner, Upstream};
@@ -58,7 +59,7 @@ fn transfers(runtime: &Handle, upstream: &Upstream, large: &Image, secure: bool,
     pull(&mut mirror.place.client(), "large", large);
     if secure {
         std::thread::sleep(SETTLE);
-        figures.memory("agent idle", agent.server.memory());
+        figures.memory("agent idle", Memory::of_one_program(&agent.server.processes()));
         latency(&mirror.place, &agent, large, figures);
     }
     let (before, started) = (agent.server.processor(), Instant::now());
@@ -79,7 +80,7 @@ fn transfers(runtime: &Handle, upstream: &Upstream, large: &Image, secure: bool,
             }
         });
         std::thread::sleep(SETTLE);
-        figures.memory("agent loaded", agent.server.memory());
+        figures.memory("agent loaded", Memory::of_one_program(&agent.server.processes()));
     }
 }
 

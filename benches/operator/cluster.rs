@@ -113,7 +113,7 @@ impl Cluster {
     /// What each agent holds, its supervisor included.
     pub async fn memory_of_agents(&self) -> Vec<Memory> {
         let agents = self.processes("agent").await;
-        agents.iter().map(|processes| processes.iter().map(Process::memory).sum()).collect()
+        agents.iter().map(|processes| Memory::of_one_program(processes)).collect()
     }
 
     /// Ends the operator in good order and starts another; gives back its process.

@@ -32,6 +32,18 @@ impl Sum for Memory {
     }
 }
 
+impl Memory {
+    /// Of processes of one program: its own pages, which all of them have, are counted once.
+    #[allow(dead_code, reason = "each benchmark uses its part")]
+    pub fn of_one_program(processes: &[Process]) -> Self {
+        let all: Vec<Self> = processes.iter().map(Process::memory).collect();
+        let sum: Self = all.iter().copied().sum();
+        let shared = |memory: &Self| memory.resident - memory.allocated;
+        let twice = all.iter().map(shared).sum::<f64>() - all.iter().map(shared).fold(0.0, f64::max);
+        Self { resident: sum.resident - twice, peak: sum.peak - twice, ..sum }
+    }
+}
+
 impl Process {
     pub fn file(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{name}", self.pid))
