@@ -37,7 +37,8 @@ const LONGEST_ANSWER: usize = 256 * 1024;
 const CONCURRENCY: usize = 16;
 /// How many questions a pod may miss before its last word is given up.
 const MISSES: u32 = 2;
-/// For how long nothing else is told of what caches keep, if that alone has changed: in a busy cluster it always does.
+/// For how long nothing else is told of what caches keep, if that alone has changed: in a busy cluster it always does. That a cache
+/// is not empty any more does not wait.
 const CACHE_REST: Duration = Duration::from_secs(300);
 
 /// What one pod told.
@@ -145,7 +146,7 @@ impl Answers {
         let Some(found) = cache(&self.pods, None) else { return false };
         let before = self.cached.map(|(bytes, _)| bytes);
         let bytes = merge::coarse(u64::try_from(found.bytes).unwrap_or_default(), before);
-        let rests = self.cached.is_some_and(|(_, since)| now < since + CACHE_REST) && !with_others;
+        let rests = self.cached.is_some_and(|(bytes, since)| bytes > 0 && now < since + CACHE_REST) && !with_others;
         if before == Some(bytes) || rests {
             return false;
         }

@@ -41,6 +41,10 @@ fn a_pass_is_woken_only_by_what_a_status_would_tell() {
         (pin(true), 307, true, "a pin that has come"),
         (Vec::new(), 308, true, "no pod"),
         (Vec::new(), 309, false, "no pod still"),
+        (vec![answer("a", State::Ok, 0)], 310, true, "an empty cache"),
+        (vec![answer("a", State::Ok, one)], 311, true, "its first bytes"),
+        (vec![answer("a", State::Ok, two)], 312, false, "more bytes, too soon after them"),
+        (Vec::new(), 313, true, "no pod again"),
     ] {
         assert_eq!(reports.note("uid", found, at(seconds)), wakes, "{what}");
     }
