@@ -18,7 +18,12 @@ impl Definitions {
             let file = format!("{folder}/gateway.networking.k8s.io_{plural}.yaml");
             kubectl(&["apply", "--server-side", "-f", &file]);
         }
-        Self
+        let installed = Self;
+        // The API server takes them up one after the other, and a kind that it does not name yet is an error.
+        eventually("the API server names what was installed", || {
+            DEFINITIONS.iter().all(|plural| attempt("kubectl", &["get", plural, "-A"], "").is_ok()).then_some(())
+        });
+        installed
     }
 
     fn remove() {
